@@ -1,0 +1,1 @@
+"""One config for each method or run; `datasets.py` holds what they share."""

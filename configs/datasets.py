@@ -1,0 +1,133 @@
+"""What every config shares: the data, the network that suits it, noise, augmentation, the loop."""
+
+from ml_collections import ConfigDict
+
+from ferjax.errors import UserError
+
+
+def base(dataset: str) -> ConfigDict:
+    """A config without a method: everything that depends on the dataset alone.
+
+    Raises:
+      UserError: for an unknown dataset.
+    """
+    known = {"synthetic": _synthetic, "ferplus": _ferplus}
+    if dataset not in known:
+        raise UserError(f"unknown dataset {dataset!r}; there are {', '.join(known)}")
+    config = ConfigDict()
+    config.seed = 0
+    config.run = "train"
+    # A coder's name, 'majority', 'random', 'votes', 'multi_target'; '': as the dataset is labelled.
+    config.label = ""
+    config.parallel = "jit"  # or 'pmap'
+    config.loop = _loop()
+    config.noise = _noise()
+    config.augment = _augmentation()
+    known[dataset](config)
+    return config
+
+
+def recipe(method: str) -> ConfigDict:
+    """One stage of training: how long and with which optimiser (CCT's teachers')."""
+    config = ConfigDict()
+    config.method = method
+    config.needs = ConfigDict()  # {name known to the method: stage}
+    config.balanced = False  # draw every class as often
+    config.epochs = 40.0
+    config.steps = 0  # instead of epochs, if positive
+    config.batch_size = 256
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.classifier_rate = 1e-2
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.epoch_decay = 0.95
+    config.optimizer.milestones = ()  # fractions of the run
+    config.optimizer.milestone_decay = 0.1
+    return config
+
+
+def _loop() -> ConfigDict:
+    config = ConfigDict()
+    config.log_steps = 10
+    config.eval_epochs = 1.0
+    config.eval_steps = 0  # instead of epochs, if positive
+    config.eval_batch_size = 256
+    config.save_epochs = 1.0
+    config.save_steps = 0
+    config.keep = 2  # checkpoints
+    config.workers = 0  # processes that load faces; 0: threads
+    return config
+
+
+def _noise() -> ConfigDict:
+    config = ConfigDict()
+    config.kind = "none"  # 'symmetric', 'symmetric_keep', 'pair_flip', 'matrix', 'list'
+    config.rate = 0.4
+    config.coder = ""  # whose annotations; '': the first coder's
+    config.matrix = ()
+    config.list = ""
+    config.classes = ()
+    config.exact = True
+    config.seed = 0
+    return config
+
+
+def _augmentation() -> ConfigDict:
+    """CCT's."""
+    config = ConfigDict()
+    config.flip = 0.5
+    config.jitter_affine = 0.5  # colour jitter and affine together
+    config.brightness = 0.25
+    config.contrast = 0.25
+    config.saturation = 0.25
+    config.hue = 0.25
+    config.shift = 0.1
+    config.scale = (1.0, 1.25)
+    config.erase = 0.5
+    config.erase_area = (0.02, 0.25)
+    config.erase_aspect = (0.3, 3.3)
+    return config
+
+
+def _model(name: str, width: int, stem: str, stem_stride: int) -> ConfigDict:
+    config = ConfigDict()
+    config.name = name
+    config.width = width
+    config.stem = stem  # 'imagenet' (7×7/2 and pooling) or 'small' (3×3)
+    config.stem_stride = stem_stride  # of the small stem
+    config.dtype = "float32"  # of the computation; parameters are float32
+    return config
+
+
+def _synthetic(config: ConfigDict) -> None:
+    """Faces drawn by code; small enough for two CPU cores in minutes."""
+    config.data = ConfigDict()
+    config.data.name = "synthetic"
+    config.data.seed = 0
+    config.data.train_size = 4000
+    config.data.test_size = 1000
+    config.data.image_size = 40
+    config.data.ambiguity = 0.5  # 0: every face clear, 1: neighbours look alike
+    config.data.confusions = ()
+    config.data.in_memory = True
+    config.model = _model("resnet18", width=8, stem="small", stem_stride=2)
+    config.noise.kind = "symmetric"
+
+
+def _ferplus(config: ConfigDict) -> None:
+    """FERPlus, 48×48 grey, from the project's files in `data.dir`; full-width ResNet-18."""
+    config.data = ConfigDict()
+    config.data.name = "ferplus"
+    config.data.dir = ""
+    config.data.cache = ""
+    config.data.image_size = 48
+    config.data.mode = "majority"
+    config.data.train_parts = ("Training",)
+    config.data.test_part = ""
+    config.data.drop_test_copies = True
+    config.data.skip_corrupt = False
+    config.data.subset = 0
+    config.data.seed = 0
+    config.data.in_memory = True
+    config.model = _model("resnet18", width=64, stem="small", stem_stride=2)

@@ -1,0 +1,1 @@
+"""ferjax: facial-expression recognition from labels that cannot be trusted, in JAX."""

@@ -1,0 +1,138 @@
+"""On-device augmentation: pure functions of (key, image), one face at a time; `vmap` for a batch.
+
+Runs inside the training step, so hosts send uint8 and results don't depend on pipeline workers.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from ml_collections import ConfigDict
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+LUMA = (0.299, 0.587, 0.114)
+
+Image = Float[Array, "height width channels"]
+
+
+def normalise(
+    images: Float[Array, "*batch height width channels"],
+) -> Float[Array, "*batch height width 3"]:
+    """Images in [0, 1] → ImageNet's mean 0 and deviation 1; grey becomes three equal channels."""
+    ones = (1,) * (images.ndim - 1)
+    mean = jnp.asarray(IMAGENET_MEAN, images.dtype).reshape(*ones, 3)
+    deviation = jnp.asarray(IMAGENET_DEVIATION, images.dtype).reshape(*ones, 3)
+    return (images - mean) / deviation
+
+
+def prepare(
+    images: UInt8[Array, "*batch height width channels"],
+) -> Float[Array, "*batch height width 3"]:
+    """Bytes → normalised floats, as networks take them in evaluation."""
+    return normalise(images.astype(jnp.float32) / 255)
+
+
+def augment(
+    key: PRNGKeyArray, image: UInt8[Array, "height width channels"], config: ConfigDict
+) -> Float[Array, "height width 3"]:
+    """One random view of a face, normalised, [height, width, 3] float32.
+
+    Args:
+      key: the face's own random key.
+      image: bytes, grey or RGB.
+      config: `flip`, `jitter_affine`, `erase`: probabilities; `brightness`, `contrast`,
+        `saturation`, `hue`: half-ranges of the colour jitter; `shift`: largest shift as a fraction
+        of the side; `scale`: (smallest, largest) magnification; `erase_area`, `erase_aspect`:
+        ranges. Colour jitter and affine are applied together or not at all, as CCT does.
+    """
+    choose, warp, colour, erased = jax.random.split(key, 4)
+    flip, changed = jax.random.uniform(choose, (2,)) < jnp.array([config.flip, config.jitter_affine])
+    view = image.astype(jnp.float32) / 255
+    view = _flip_and_affine(warp, view, flip, changed, config)
+    if config.jitter_affine:
+        view = jnp.where(changed, _colour_jitter(colour, view, config), view)
+    view = normalise(view)
+    return _erase(erased, view, config) if config.erase else view
+
+
+def _flip_and_affine(key: PRNGKeyArray, image: Image, flip, changed, config: ConfigDict) -> Image:
+    """Mirror, shift and magnify about the centre, bilinear, black outside.
+
+    A separable warp is two small interpolation-matrix products, much faster on CPU than a gather.
+    """
+    draws = jax.random.uniform(key, (3,), minval=-1.0)
+    low, high = config.scale
+    scale = jnp.where(changed, (low + high) / 2 + draws[2] * (high - low) / 2, 1.0)
+    shift = jnp.where(changed, draws[:2] * config.shift, 0.0)
+    rows = _interpolation(image.shape[0], scale, shift[0], jnp.array(False))
+    columns = _interpolation(image.shape[1], scale, shift[1], flip)
+    # At full precision: accelerators would round the factors, and pixels that stay put must stay.
+    return jnp.einsum("ij,jkc,lk->ilc", rows, image, columns, precision="highest")
+
+
+def _interpolation(side: int, scale, shift, mirror) -> Float[Array, "side side"]:
+    """Bilinear weights [output, input] of one axis; `shift` is a fraction of the side."""
+    centre = (side - 1) / 2
+    place = jnp.arange(side, dtype=jnp.float32) - centre
+    place = (jnp.where(mirror, -place, place) - shift * side) / scale + centre
+    distance = jnp.abs(place[:, None] - jnp.arange(side, dtype=jnp.float32)[None, :])
+    return jnp.maximum(1 - distance, 0)
+
+
+def _colour_jitter(key: PRNGKeyArray, image: Image, config: ConfigDict) -> Image:
+    """Brightness, contrast, saturation, hue, in that order; the last two do nothing to grey."""
+    draw = jax.random.uniform(key, (4,), minval=-1.0)
+    image = jnp.clip(image * (1 + config.brightness * draw[0]), 0, 1)
+    image = _blend(image, jnp.mean(_grey(image)), 1 + config.contrast * draw[1])
+    if image.shape[-1] == 1:
+        return image
+    image = _blend(image, _grey(image), 1 + config.saturation * draw[2])
+    return _rotate_hue(image, config.hue * draw[3])
+
+
+def _grey(image: Image) -> Float[Array, "height width 1"]:
+    weights = jnp.array(LUMA) if image.shape[-1] == 3 else jnp.ones(1)
+    return jnp.sum(image * weights[None, None], axis=-1, keepdims=True)
+
+
+def _blend(image: Image, other, factor) -> Image:
+    return jnp.clip(other + factor * (image - other), 0, 1)
+
+
+def _rotate_hue(image: Image, turns) -> Image:
+    """Turns the hue of the HSV hexagon by a fraction of a full turn; value and chroma stay."""
+    value, low = jnp.max(image, axis=-1), jnp.min(image, axis=-1)
+    chroma = value - low
+    safe = jnp.where(chroma > 0, chroma, 1.0)
+    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+    sector = jnp.where(
+        value == red,
+        (green - blue) / safe,
+        jnp.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    # Channel n of the hexagon falls by chroma · clip(min(k, 4 − k), 0, 1) with k = (n + hue) mod 6.
+    offset = (jnp.array([5.0, 3.0, 1.0])[None, None] + (sector + 6 * turns)[..., None]) % 6
+    return value[..., None] - chroma[..., None] * jnp.clip(jnp.minimum(offset, 4 - offset), 0, 1)
+
+
+def _erase(key: PRNGKeyArray, image: Image, config: ConfigDict) -> Image:
+    """Sets a random rectangle of a normalised image to 0 (Zhong et al., Random Erasing, 2017)."""
+    height, width, _ = image.shape
+    draw = jax.random.uniform(key, (5,))
+    area = _between(draw[0], *config.erase_area) * height * width
+    aspect = jnp.exp(_between(draw[1], *(jnp.log(jnp.float32(a)) for a in config.erase_aspect)))
+    tall = jnp.minimum(jnp.sqrt(area * aspect), height)
+    wide = jnp.minimum(jnp.sqrt(area / aspect), width)
+    rows = _inside(height, draw[2] * (height - tall), tall)
+    columns = _inside(width, draw[3] * (width - wide), wide)
+    hole = rows[:, None] & columns[None, :] & (draw[4] < config.erase)
+    return jnp.where(hole[..., None], 0.0, image)
+
+
+def _between(fraction, low, high):
+    return low + fraction * (high - low)
+
+
+def _inside(side: int, start, length):
+    middle = jnp.arange(side, dtype=jnp.float32) + 0.5
+    return (middle >= start) & (middle < start + length)

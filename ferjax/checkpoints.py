@@ -1,0 +1,140 @@
+"""Checkpoints of a stage: asynchronous and atomic (Orbax), checked leaf by leaf when read.
+
+A checkpoint is the state without its frozen networks, as a flat table of arrays on the host, so
+that it doesn't know the device layout that wrote it. A checksum of every leaf is stored beside it:
+Orbax survives a kill while saving, but it restores flipped bits as wrong numbers without a word.
+"""
+
+import logging
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import serialization, traverse_util
+
+from ferjax import parallel
+from ferjax.errors import UserError
+from ferjax.methods.method import State
+
+Leaves = dict[str, np.ndarray]
+
+
+class Checkpoints:
+    """The checkpoints in one folder, the newest `keep` of them."""
+
+    def __init__(self, folder: Path, keep: int):
+        self._folder = folder
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+        )
+
+    def save(self, state: State) -> None:
+        """Starts to save in the background; an error shows at the next save, or at `close`.
+
+        Raises:
+          UserError: if the disk doesn't take it; earlier checkpoints stay usable.
+        """
+        leaves = _leaves(parallel.to_host(state.replace(frozen=())))
+        step = int(leaves["step"])
+        sums = {name: _checksum(value) for name, value in leaves.items()}
+        try:
+            if step in self._manager.all_steps():
+                return
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(leaves), checksums=ocp.args.JsonSave(sums)
+                ),
+            )
+        except Exception as error:
+            raise self._unwritable(error) from error
+
+    def restore(self, template: State) -> State | None:
+        """The newest checkpoint that can be read, in the template's structure, or None.
+
+        Unreadable ones are named and deleted: Orbax would refuse to write their steps again.
+
+        Raises:
+          UserError: if what was saved has other arrays than the template.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                leaves = self._read(step)
+            except Exception as error:  # a damaged checkpoint raises nearly anything
+                logging.warning("checkpoint %s/%d is unreadable, deleted: %s", self._folder, step, error)
+                self._manager.delete(step)
+                continue
+            return _state(template, leaves, self._folder / str(step))
+        return None
+
+    def latest(self) -> Path | None:
+        """The folder of the newest checkpoint."""
+        step = self._manager.latest_step()
+        return None if step is None else self._folder / str(step)
+
+    def close(self) -> None:
+        """Waits for what is being saved.
+
+        Raises:
+          UserError: as `save`.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._unwritable(error) from error
+        finally:
+            self._manager.close()
+
+    def _read(self, step: int) -> Leaves:
+        saved = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(), checksums=ocp.args.JsonRestore()
+            ),
+        )
+        leaves = {name: np.asarray(value) for name, value in saved.state.items()}
+        wrong = [name for name, sum in saved.checksums.items() if _checksum(leaves[name]) != sum]
+        if wrong:
+            raise ValueError(f"checksum of {', '.join(wrong)} differs")
+        return leaves
+
+    def _unwritable(self, error: Exception) -> UserError:
+        latest = self.latest()
+        kept = f"the last good checkpoint is {latest}" if latest else "there is no checkpoint yet"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return UserError(f"cannot save a checkpoint in {self._folder}: {reason}; {kept}")
+
+
+def _leaves(state: State) -> Leaves:
+    return {name: np.asarray(x) for name, x in _flat(state).items() if not _is_empty(x)}
+
+
+def _state(template: State, leaves: Leaves, where: Path) -> State:
+    bare = template.replace(frozen=())
+    flat = _flat(bare)
+    expected = {name: (x.shape, x.dtype) for name, x in flat.items() if not _is_empty(x)}
+    found = {name: (x.shape, x.dtype) for name, x in leaves.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise UserError(
+                f"{where} was saved by another model: {name} is {found.get(name)} there and "
+                f"{expected.get(name)} here"
+            )
+    tree = traverse_util.unflatten_dict(flat | leaves, sep="/")
+    return serialization.from_state_dict(bare, tree).replace(frozen=template.frozen)
+
+
+def _flat(state: State) -> dict[str, Any]:
+    tree = serialization.to_state_dict(state)
+    return traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep="/")
+
+
+def _is_empty(leaf: Any) -> bool:
+    return leaf is traverse_util.empty_node
+
+
+def _checksum(value: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(value).data)

@@ -1,0 +1,1 @@
+"""Records, input pipelines, label noise and datasets."""

@@ -1,0 +1,26 @@
+"""Face datasets, all giving the same record; one package for each that is read from files."""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from ferjax.data import synthetic
+from ferjax.data.datasets import ferplus
+from ferjax.data.record import Dataset
+from ferjax.errors import UserError
+
+DATASETS: dict[str, Callable[[ConfigDict], Dataset]] = {
+    "synthetic": synthetic.load,
+    "ferplus": ferplus.load,
+}
+
+
+def load(config: ConfigDict) -> Dataset:
+    """The dataset `config.name`, by the other fields of `config`.
+
+    Raises:
+      UserError: for an unknown name, or a mistake in the data.
+    """
+    if config.name not in DATASETS:
+        raise UserError(f"data.name {config.name!r} is none of {', '.join(DATASETS)}")
+    return DATASETS[config.name](config)

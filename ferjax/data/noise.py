@@ -1,0 +1,237 @@
+"""Wrong labels on purpose: transition matrices, exact or random corruption, published lists.
+
+Draws hang on the seed and on file names alone, so that neither order nor shards matter.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+from jaxtyping import Float64, Int32
+
+from ferjax.data.record import CLASSES, UNKNOWN, Dataset
+from ferjax.errors import UserError
+
+Transition = Float64[np.ndarray, "classes classes"]
+"""Row = truth, column = observed label; rows sum to one."""
+
+
+def symmetric(classes: int, rate: float, *, keep: bool = False) -> Transition:
+    """Symmetric noise over the given number of classes.
+
+    Args:
+      classes: number of classes.
+      rate: share of labels redrawn, in [0, 1].
+      keep: whether the redrawn label may be the true one; by default only the others are drawn,
+        so that `rate` is the share of wrong labels.
+    """
+    _check_rate(rate)
+    others = np.ones((classes, classes)) - (0.0 if keep else 1.0) * np.eye(classes)
+    return (1.0 - rate) * np.eye(classes) + rate * others / others.sum(axis=1, keepdims=True)
+
+
+def pair_flip(classes: int, rate: float) -> Transition:
+    """Each class is mistaken for the next one, the last for the first, with probability `rate`."""
+    _check_rate(rate)
+    identity = np.eye(classes)
+    return (1.0 - rate) * identity + rate * np.roll(identity, 1, axis=1)
+
+
+def uniforms(seed: int, names: Sequence[str], purpose: str) -> Float64[np.ndarray, " names"]:
+    """One number in [0, 1) a name, a function of seed, name and purpose.
+
+    Args:
+      seed: any integer from 0 to 2^64 - 1.
+      names: what to draw for; equal names get equal numbers.
+      purpose: up to 16 letters that tell independent draws under one seed apart.
+    """
+    key, person = seed.to_bytes(8, "little"), purpose.encode()
+    draws = b"".join(
+        hashlib.blake2b(name.encode(), digest_size=8, key=key, person=person).digest()
+        for name in names
+    )
+    return (np.frombuffer(draws, "<u8") >> np.uint64(11)) * 2.0**-53
+
+
+def corrupt(
+    labels: Int32[np.ndarray, " rows"],
+    names: Sequence[str],
+    transition: Transition,
+    seed: int,
+    *,
+    exact: bool = True,
+) -> Int32[np.ndarray, " rows"]:
+    """Redraws labels by a transition matrix.
+
+    Args:
+      labels: true labels; -1 stays -1.
+      names: file name of each face.
+      transition: row = true label, column = new label.
+      seed: of the draw.
+      exact: of the n labels of class c, give n·T[c, k] to class k, rounded by largest remainder;
+        which faces they are hangs on the seed and the set of names in class c. Otherwise every
+        label is drawn by itself, from the seed and the face's own name.
+    """
+    draws = uniforms(seed, names, "noise")
+    noisy = labels.copy()
+    for truth, row in enumerate(transition):
+        members = np.flatnonzero(labels == truth)
+        if exact:
+            members = members[np.argsort(draws[members], kind="stable")]
+            drawn = np.repeat(np.arange(len(row)), _counts(len(members), row, truth))
+        else:
+            # Rounding may leave the last edge a hair under one.
+            drawn = np.searchsorted(np.cumsum(row)[:-1], draws[members], side="right")
+        noisy[members] = drawn
+    return noisy
+
+
+def read_noise_list(
+    path: str | Path, names: Sequence[str], classes: Sequence[str] = CLASSES
+) -> Int32[np.ndarray, " names"]:
+    """Reads a published noise list, one `<file name> <label>` a line.
+
+    Args:
+      path: the list; it may hold more faces than asked for.
+      names: the faces to look up.
+      classes: our name for each of the list's labels 0, 1, ...; an empty name marks a number that
+        the list does not use (a list that counts from 1 starts with one).
+
+    Returns:
+      The label of each face as an index into `CLASSES`.
+
+    Raises:
+      UserError: naming the line that is malformed, or a face that the list lacks.
+    """
+    for name in classes:
+        if name and name not in CLASSES:
+            raise UserError(f"noise.classes: unknown class {name!r}, expected {', '.join(CLASSES)}")
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"noise.list: cannot read {path}: {error.strerror}") from error
+    listed: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            name, cell = line.rsplit(maxsplit=1)
+        except ValueError:
+            raise UserError(
+                f"{path}:{number}: expected '<file name> <label>', got {line!r}"
+            ) from None
+        if not cell.isdecimal() or int(cell) >= len(classes) or not classes[int(cell)]:
+            raise UserError(f"{path}:{number}: label {cell!r} is not one of the list's classes")
+        label = CLASSES.index(classes[int(cell)])
+        if listed.setdefault(name, label) != label:
+            raise UserError(f"{path}:{number}: {name} is listed again with another label")
+    missing = [name for name in names if name not in listed]
+    if missing:
+        raise UserError(f"{path}: no label for {len(missing)} faces, the first is {missing[0]}")
+    return np.array([listed[name] for name in names], np.int32)
+
+
+def apply(dataset: Dataset, config: ml_collections.ConfigDict) -> Dataset:
+    """Corrupts one coder's labels in the training split; truth and test split stay.
+
+    Votes, where the first coder's are known, follow the label: the counts of the old and the new
+    class change places, or they would give the clean label away.
+
+    Args:
+      dataset: what to corrupt.
+      config: `kind` none, symmetric, symmetric_keep, pair_flip, matrix or list; `rate` of the
+        first three; `matrix` (rows of the transition); `list` (path) and `classes` (the list's
+        own, empty for ours); `coder` (its name, empty for the first); `exact`; `seed`.
+    """
+    if config.kind == "none":
+        return dataset
+    column = _column(dataset.coders, config.coder)
+    split = dataset.train
+    old = split.labels["annotations"][:, column]
+    if config.kind == "list":
+        new = read_noise_list(config.list, split.names, config.classes or CLASSES)
+        if new.max(initial=0) >= len(dataset.classes):
+            raise UserError(f"noise.list: {config.list} has classes that the data lack")
+    else:
+        transition = _transition(config, len(dataset.classes))
+        new = corrupt(old, split.names, transition, config.seed, exact=config.exact)
+    changed = np.flatnonzero(new != old)
+    labels = dict(split.labels, annotations=split.labels["annotations"].copy())
+    labels["annotations"][:, column] = new
+    if "votes" in labels and column == 0:
+        labels["votes"] = _swap(labels["votes"], changed, old[changed], new[changed])
+    labelled = max(1, int(np.sum(old != UNKNOWN)))
+    note = (
+        f"{config.kind} noise: {len(changed) / labelled:.1%} of {labelled:,} training labels of "
+        f"coder {dataset.coders[column]} changed"
+    )
+    return dataset._replace(train=split._replace(labels=labels), notes=(*dataset.notes, note))
+
+
+def _check_rate(rate: float) -> None:
+    if not 0.0 <= rate <= 1.0:
+        raise UserError(f"noise.rate: {rate} is not in [0, 1]")
+
+
+def _column(coders: tuple[str, ...], coder: str) -> int:
+    if not coder:
+        return 0
+    if coder not in coders:
+        raise UserError(f"noise.coder: no coder {coder!r}, there are {', '.join(coders)}")
+    return coders.index(coder)
+
+
+def _transition(config: ml_collections.ConfigDict, classes: int) -> Transition:
+    """The matrix that the config describes."""
+    match config.kind:
+        case "symmetric":
+            return symmetric(classes, config.rate)
+        case "symmetric_keep":
+            return symmetric(classes, config.rate, keep=True)
+        case "pair_flip":
+            return pair_flip(classes, config.rate)
+        case "matrix":
+            return _check_matrix(config.matrix, classes)
+    raise UserError(
+        f"noise.kind: unknown kind {config.kind!r}, expected none, symmetric, symmetric_keep, "
+        "pair_flip, matrix or list"
+    )
+
+
+def _check_matrix(rows: Sequence[Sequence[float]], classes: int) -> Transition:
+    """The rows as a matrix, if they are a transition over the given number of classes."""
+    if len(rows) != classes or any(len(row) != classes for row in rows):
+        raise UserError(f"noise.matrix: expected {classes} rows of {classes} numbers")
+    matrix = np.array(rows, np.float64)
+    if not (matrix >= 0.0).all() or not np.allclose(matrix.sum(axis=1), 1.0, atol=1e-6):
+        raise UserError("noise.matrix: every row must be probabilities that sum to one")
+    return matrix / matrix.sum(axis=1, keepdims=True)
+
+
+def _counts(
+    total: int, shares: Float64[np.ndarray, " classes"], truth: int
+) -> Int32[np.ndarray, " classes"]:
+    """Splits a total by shares, rounded by largest remainder.
+
+    Ties go to the class that comes soonest after `truth`, so that no class is favoured overall.
+    """
+    quotas = np.round(total * shares, 9)  # equal remainders must compare equal
+    counts = np.floor(quotas)
+    turn = np.roll(np.arange(len(shares)), truth + 1)
+    order = np.lexsort((turn, counts - quotas))
+    counts[order[: total - int(counts.sum())]] += 1
+    return counts.astype(np.int32)
+
+
+def _swap(
+    votes: Int32[np.ndarray, "rows classes"],
+    rows: np.ndarray,
+    old: Int32[np.ndarray, " changed"],
+    new: Int32[np.ndarray, " changed"],
+) -> Int32[np.ndarray, "rows classes"]:
+    """The votes with the counts of two classes exchanged in the given rows."""
+    swapped = votes.copy()
+    swapped[rows, old], swapped[rows, new] = votes[rows, new], votes[rows, old]
+    return swapped

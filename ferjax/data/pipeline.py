@@ -1,0 +1,218 @@
+"""From the rows of a split to batches, in an order that is a function of (seed, step, rows) alone.
+
+Grain carries row numbers; a batch of them becomes faces in one map, so that a record costs Grain
+nothing but its place in the shuffle. Labels are attached afterwards by row.
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import grain.python as grain
+import numpy as np
+from absl import flags
+from jaxtyping import Int, Int32, UInt8
+
+from ferjax.data.record import ImageSource, Split, Subset
+from ferjax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+CHUNK = 256  # faces decoded at once to fill a cache
+
+
+class Batches(Iterator[Batch]):
+    """This process's share of each global batch; close it, or threads and shared memory leak.
+
+    Args:
+      batches: Grain's dataset of batches without labels.
+      labels: arrays with one row a face, attached to each batch by its `index`.
+    """
+
+    def __init__(self, batches: grain.IterDataset[Batch], labels: dict[str, np.ndarray]):
+        self._iterator = iter(batches)
+        self._labels = labels
+
+    def __next__(self) -> Batch:
+        batch = next(self._iterator)
+        index = batch["index"]
+        return batch | {name: array[index] for name, array in self._labels.items()}
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the background threads and worker processes."""
+        self._iterator.close()
+
+
+def train_batches(
+    split: Split,
+    rows: Int32[np.ndarray, " rows"],
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int = 0,
+    process: tuple[int, int] = (0, 1),
+    workers: int = 0,
+    prefetch: int = 4,
+) -> Batches:
+    """Endless shuffled batches of the given rows, from `start_step` on.
+
+    The global batch of a step depends on (seed, step, rows) only: the number of processes, the
+    starting step and the workers change who loads it, never what it holds. Process p of P holds
+    the p-th contiguous block of each. An epoch is ⌊rows / batch_size⌋ steps, reshuffled each time,
+    and no batch straddles two.
+
+    Args:
+      split: the faces and their labels.
+      rows: the faces an epoch draws from; a row listed twice is seen twice.
+      seed: of the shuffle, in [0, 2³²).
+      batch_size: faces in a global batch.
+      start_step: the first step to yield.
+      process: (number of this process, number of processes).
+      workers: processes that load faces; 0 loads them in threads. Faces in memory need none.
+      prefetch: batches to hold ready in each loading process.
+
+    Returns:
+      Batches of `image` [batch_size / P, H, W, C] uint8, `index` [batch_size / P] int32 (row in
+      the split) and every array of `split.labels`.
+
+    Raises:
+      UserError: where the batch is larger than an epoch or does not divide by the processes.
+    """
+    number, count = process
+    local_size = _local_size(batch_size, count)
+    if batch_size > len(rows):
+        raise UserError(f"batch size {batch_size} is larger than the {len(rows)} training faces")
+    epoch = len(rows) // batch_size * batch_size
+    order = grain.MapDataset.range(len(rows)).seed(seed).shuffle()[:epoch].repeat()
+    # Batches are sliced, not records, so that a process holds one block of the global batch.
+    shares = order.batch(local_size, drop_remainder=True, batch_fn=np.asarray)
+    shares = shares[start_step * count + number :: count]
+    batches = shares.map(_Training(split.images, rows))
+    return Batches(_prefetched(batches, split.images, workers, prefetch), split.labels)
+
+
+def evaluation_batches(
+    split: Split,
+    *,
+    batch_size: int,
+    process: tuple[int, int] = (0, 1),
+    workers: int = 0,
+    prefetch: int = 4,
+) -> Batches:
+    """Every face of the split once, in row order, in equally many batches on all processes.
+
+    Global batch b holds the rows from b · batch_size on; the last one is padded.
+
+    Args:
+      split: the faces; labels are not attached.
+      batch_size: faces in a global batch.
+      process: (number of this process, number of processes).
+      workers: processes that load faces; 0 loads them in threads.
+      prefetch: batches to hold ready in each loading process.
+
+    Returns:
+      Batches of `image` [batch_size / P, H, W, C] uint8, `index` [batch_size / P] int32 and `mask`
+      [batch_size / P] bool, false on padding, whose `index` repeats the last row.
+
+    Raises:
+      UserError: where the batch does not divide by the processes.
+    """
+    number, count = process
+    local_size = _local_size(batch_size, count)
+    padded = -(-len(split.images) // batch_size) * batch_size
+    shares = grain.MapDataset.range(padded).batch(local_size, batch_fn=np.asarray)[number::count]
+    batches = shares.map(_Evaluation(split.images))
+    return Batches(_prefetched(batches, split.images, workers, prefetch), {})
+
+
+def cache(split: Split) -> Split:
+    """The same split with its faces decoded once, in one array in memory.
+
+    Args:
+      split: at least one face, all of one shape.
+
+    Returns:
+      The split with `images` [N, H, W, C] uint8.
+
+    Raises:
+      UserError: whatever the image source raises for a face it cannot read.
+    """
+    images = split.images
+    if isinstance(images, np.ndarray):
+        return split
+    faces = np.empty((len(images), *images[0].shape), np.uint8)
+
+    def decode(rows: np.ndarray) -> None:
+        faces[rows] = _gather(images, rows)
+
+    chunks = np.split(np.arange(len(images)), range(CHUNK, len(images), CHUNK))
+    with ThreadPoolExecutor(_cores()) as pool:
+        list(pool.map(decode, chunks))  # a list, so that a face that cannot be read raises here
+    return split._replace(images=faces)
+
+
+class _Training(NamedTuple):
+    """Places in an epoch → faces and their rows (a class, for workers pickle it)."""
+
+    images: ImageSource
+    rows: np.ndarray
+
+    def __call__(self, places: Int[np.ndarray, " batch"]) -> Batch:
+        index = self.rows[places]
+        return {"image": _gather(self.images, index), "index": index}
+
+
+class _Evaluation(NamedTuple):
+    """Rows, counted past the last face → faces, rows and which of them are real."""
+
+    images: ImageSource
+
+    def __call__(self, rows: Int[np.ndarray, " batch"]) -> Batch:
+        last = len(self.images) - 1
+        index = np.minimum(rows, last).astype(np.int32)
+        return {"image": _gather(self.images, index), "index": index, "mask": rows <= last}
+
+
+def _gather(
+    images: ImageSource, index: Int[np.ndarray, " batch"]
+) -> UInt8[np.ndarray, "batch height width channels"]:
+    if isinstance(images, Subset):
+        return _gather(images.images, images.rows[index])
+    if isinstance(images, np.ndarray):
+        return images[index]
+    rows = index.tolist()
+    # Files read several times faster many records at once: a source may offer it.
+    if hasattr(images, "__getitems__"):
+        return np.stack(images.__getitems__(rows))
+    return np.stack([images[row] for row in rows])
+
+
+def _prefetched(
+    batches: grain.MapDataset[Batch], images: ImageSource, workers: int, prefetch: int
+) -> grain.IterDataset[Batch]:
+    if isinstance(images, np.ndarray):
+        workers = 0  # each would be sent a copy of all faces
+    threads = 1 if workers else min(_cores(), prefetch)
+    dataset = batches.to_iter_dataset(grain.ReadOptions(threads, prefetch))
+    if not workers:
+        return dataset
+    if not flags.FLAGS.is_parsed():  # Grain reads its own flags in each worker
+        flags.FLAGS.mark_as_parsed()
+    return dataset.mp_prefetch(grain.MultiprocessingOptions(workers, prefetch))
+
+
+def _local_size(batch_size: int, processes: int) -> int:
+    if batch_size % processes:
+        raise UserError(f"batch size {batch_size} does not divide by {processes} processes")
+    return batch_size // processes
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1

@@ -1,0 +1,98 @@
+"""One record for every dataset: what is known about a face, and who said it.
+
+Label arrays are loaded once and never stream; only images and row numbers go through the pipeline.
+What training may see (`Split.labels`) is kept apart from what it may not (`Split.truth`).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, Int32, UInt8
+
+CLASSES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
+"""AffectNet's order; every builder translates to it. A dataset uses a prefix of it."""
+
+UNKNOWN = -1
+"""An annotation that a coder did not give, or a truth that nobody knows."""
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Random access to the faces of a split; must be picklable for pipeline workers."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width channels"]: ...
+
+
+class Split(NamedTuple):
+    """The faces of one split and everything known about them, row by row.
+
+    Attributes:
+      images: random access to uint8 faces, all of one shape.
+      labels: the arrays that training may see, each with one row a face:
+        `annotations` [N, coders] int32, -1 where a coder did not label the face;
+        `va` [N, coders, 2] float32, valence and arousal in [-1, 1], nan where not annotated;
+        `votes` [N, classes] int32, how many taggers chose each class (only where known).
+      truth: [N] int32, the known class or -1; for evaluation and analysis only.
+      truth_va: [N, 2] float32, the known valence and arousal or nan; likewise.
+      names: file name of each face, for error messages, noise lists and annotation.
+      groups: subject of each face where known, else empty.
+    """
+
+    images: ImageSource
+    labels: dict[str, np.ndarray]
+    truth: Int32[np.ndarray, " rows"]
+    truth_va: Float32[np.ndarray, "rows 2"]
+    names: Sequence[str]
+    groups: Sequence[str] = ()
+
+    def take(self, rows: Int32[np.ndarray, " chosen"]) -> "Split":
+        """The given rows, in the given order."""
+        return Split(
+            images=Subset(self.images, rows),
+            labels={name: array[rows] for name, array in self.labels.items()},
+            truth=self.truth[rows],
+            truth_va=self.truth_va[rows],
+            names=[self.names[row] for row in rows],
+            groups=[self.groups[row] for row in rows] if self.groups else (),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Subset:
+    """Chosen rows of an image source."""
+
+    images: ImageSource
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width channels"]:
+        return self.images[int(self.rows[row])]
+
+
+class Dataset(NamedTuple):
+    """A training and a test split with the same classes and image shape.
+
+    Attributes:
+      classes: class names, a prefix of `CLASSES`.
+      coders: names of the coders, one for each column of `annotations`.
+      image_shape: (height, width, channels).
+      train: the split to learn from.
+      test: the split to evaluate on.
+      label: what a face is trained on unless the config says otherwise: a coder's name, 'majority',
+        'random', 'votes' or 'multi_target'.
+      notes: one line for each thing the user should know about how the splits came about.
+    """
+
+    classes: tuple[str, ...]
+    coders: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    train: Split
+    test: Split
+    label: str = "majority"
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,14 @@
+"""The methods, by the name that a stage's `method` gives."""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from ferjax.methods import cct, supervised
+from ferjax.methods.method import Info, Method
+
+METHODS: dict[str, Callable[[ConfigDict, Info], Method]] = {
+    "supervised": supervised.make,
+    "cct": cct.make_teachers,
+    "cct_student": cct.make_student,
+}

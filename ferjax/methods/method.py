@@ -1,0 +1,286 @@
+"""What a method is: a NamedTuple of pure functions; and what methods share.
+
+A method turns records into a state, step by step. Everything that changes is in the state;
+`train_step` is pure and is compiled by the loop with jit or pmap.
+"""
+
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int32, Key, PRNGKeyArray
+from ml_collections import ConfigDict
+
+from ferjax import augment, losses, parallel
+from ferjax.data.record import CLASSES
+from ferjax.errors import UserError
+from ferjax.nn.resnet import resnet
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+MULTI_TARGET_SHARE = 0.3
+"""A class counts as right in multi-target mode if it holds more than this share of the votes."""
+
+
+@flax.struct.dataclass
+class State:
+    """Everything that changes during training; what is in here is checkpointed.
+
+    Leaves are arrays on devices or on the host, or stand for them (shapes, shardings).
+
+    Attributes:
+      step: int32 scalar, finished steps.
+      epoch: int32 scalar, epochs whose `end_epoch` has run; 0 for a method that has none.
+      params: trained parameters.
+      batch_stats: running statistics of batch normalisation.
+      opt_state: optimiser state.
+      frozen: networks that don't train, reloaded from their stage instead of checkpointed.
+    """
+
+    step: Any
+    epoch: Any
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    frozen: Any = ()
+
+
+class Info(NamedTuple):
+    """What a method may know of the data before it starts.
+
+    Attributes:
+      classes: class names.
+      coders: coder names, one for each column of `annotations`.
+      image_shape: (height, width, channels) of the bytes that come in.
+      label: what a face is trained on, see `targets`.
+      labels: the training split's label arrays (see `data.record.Split.labels`).
+      steps_per_epoch: training steps in an epoch.
+      total_steps: training steps in the run.
+    """
+
+    classes: tuple[str, ...]
+    coders: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    label: str
+    labels: dict[str, np.ndarray]
+    steps_per_epoch: int
+    total_steps: int
+
+
+class Method(NamedTuple):
+    """One way to learn from annotations, made by `make(config, info)`.
+
+    Attributes:
+      init: (key, inputs) -> state; `inputs` maps finished stages to their final states.
+      train_step: (state, batch, axis_name) -> (state, metrics); pure. Metrics are scalars over
+        the global batch.
+      heads: (name, 'class' | 'va') of each prediction, the main one first.
+      predict: (state, uint8 images) -> {head: probabilities [batch, classes] or va [batch, 2]}.
+      rows: finished epochs -> the training rows that the next epoch draws from, always as many.
+      end_epoch: (state, sweep) -> state, where `sweep(split)` gives predictions in row order.
+    """
+
+    init: Callable[[PRNGKeyArray, dict[str, State]], State]
+    train_step: Callable[..., tuple[State, Metrics]]
+    heads: tuple[tuple[str, str], ...]
+    predict: Callable[[State, jax.Array], dict[str, jax.Array]]
+    rows: Callable[[int], Int32[np.ndarray, " rows"]]
+    end_epoch: Callable[[State, Callable], State] | None = None
+
+
+class Stream(enum.IntEnum):
+    """Independent random streams; a draw depends on (seed, step, stream, face), never on place."""
+
+    AUGMENT = 0
+    LABEL = 1
+
+
+def face_keys(
+    seed: int, step: Int32[Array, ""], stream: Stream, index: Int32[Array, " batch"]
+) -> Key[Array, " batch"]:
+    """One key a face, [batch], alike wherever in whatever batch layout the face sits."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), stream)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+
+
+def start_state(params: Any, batch_stats: Any, opt_state: Any, frozen: Any = ()) -> State:
+    """A state at step 0."""
+    zero = jnp.zeros((), jnp.int32)
+    return State(zero, zero, params, batch_stats, opt_state, frozen)
+
+
+def network(config: ConfigDict, info: Info, axis_name: str | None = None):
+    """The network that `config.model` describes, for the classes of the data."""
+    model = config.model
+    return resnet(
+        model.name,
+        classes=len(info.classes),
+        width=model.width,
+        stem=model.stem,
+        stem_stride=model.stem_stride,
+        dtype=model.dtype,
+        axis_name=axis_name,
+    )
+
+
+def init_network(config: ConfigDict, info: Info, key: PRNGKeyArray) -> tuple[Any, Any]:
+    """Fresh (params, batch_stats) of one network."""
+    images = jnp.zeros((1, *info.image_shape[:2], 3))
+    variables = network(config, info).init(key, images, train=False)
+    return variables["params"], variables["batch_stats"]
+
+
+def train_logits(
+    config: ConfigDict,
+    info: Info,
+    axis_name: str | None,
+    params: Any,
+    batch_stats: Any,
+    images: Float[Array, "batch h w 3"],
+) -> tuple[Float[Array, "batch classes"], Any]:
+    """Logits in training mode, and the batch statistics moved on."""
+    variables = {"params": params, "batch_stats": batch_stats}
+    logits, updates = network(config, info, axis_name).apply(
+        variables, images, train=True, mutable=["batch_stats"]
+    )
+    return logits, updates["batch_stats"]
+
+
+def predict_logits(
+    config: ConfigDict,
+    info: Info,
+    params: Any,
+    batch_stats: Any,
+    images: Float[Array, "batch h w 3"],
+) -> Float[Array, "batch classes"]:
+    """Logits in evaluation mode."""
+    variables = {"params": params, "batch_stats": batch_stats}
+    return network(config, info).apply(variables, images, train=False)
+
+
+def predict_single(config: ConfigDict, info: Info) -> Callable[[State, jax.Array], dict]:
+    """The `predict` of a method that ends with one network; its head is `network`."""
+
+    def predict(state: State, images: jax.Array) -> dict[str, jax.Array]:
+        faces = augment.prepare(images)
+        logits = predict_logits(config, info, state.params, state.batch_stats, faces)
+        return {"network": jax.nn.softmax(logits)}
+
+    return predict
+
+
+def augmented(config: ConfigDict, state: State, batch: Batch) -> Float[Array, "batch h w 3"]:
+    """The batch's faces, each under its own random view, normalised."""
+    keys = face_keys(config.seed, state.step, Stream.AUGMENT, batch["index"])
+    return jax.vmap(lambda key, image: augment.augment(key, image, config.augment))(
+        keys, batch["image"]
+    )
+
+
+def targets(
+    config: ConfigDict, info: Info, state: State, batch: Batch
+) -> tuple[Float[Array, "batch classes"], Float[Array, " batch"]]:
+    """What each face is said to be, and 1 for faces that anybody labelled, else 0.
+
+    `info.label` is a coder's name; 'majority' (the most chosen class, the first in class order
+    where tied); 'random' (one of the face's annotations, drawn anew each step); 'votes' (the shares
+    of the votes); or 'multi_target' (1 for every class with more than 30 % of the votes).
+
+    Raises:
+      UserError: for another label, or for votes where the data has none.
+    """
+    classes = len(info.classes)
+    if info.label in ("votes", "multi_target"):
+        if "votes" not in batch:
+            raise UserError(f"label={info.label!r} needs a dataset with votes")
+        votes = batch["votes"].astype(jnp.float32)
+        total = jnp.sum(votes, axis=-1, keepdims=True)
+        shares = votes / jnp.maximum(total, 1)
+        if info.label == "multi_target":
+            shares = (shares > MULTI_TARGET_SHARE).astype(jnp.float32)
+        return shares, (jnp.sum(shares, axis=-1) > 0).astype(jnp.float32)
+    annotations = jax.nn.one_hot(batch["annotations"], classes)  # all zero for -1
+    if info.label == "majority":
+        votes = jnp.sum(annotations, axis=1)
+        labelled = jnp.any(votes > 0, axis=-1).astype(jnp.float32)
+        return jax.nn.one_hot(jnp.argmax(votes, axis=-1), classes) * labelled[:, None], labelled
+    if info.label == "random":
+        keys = face_keys(config.seed, state.step, Stream.LABEL, batch["index"])
+        given = batch["annotations"] >= 0
+        coder = jax.vmap(_pick)(keys, given)
+        target = jnp.take_along_axis(annotations, coder[:, None, None], axis=1)[:, 0]
+    elif info.label in info.coders:
+        target = annotations[:, info.coders.index(info.label)]
+    else:
+        known = ("majority", "random", "votes", "multi_target", *info.coders)
+        raise UserError(f"label={info.label!r} is none of {', '.join(known)}")
+    return target, jnp.sum(target, axis=-1)
+
+
+def supervised_loss(info: Info) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The loss against `targets`: cross-entropy, or for multiple targets the best of the allowed."""
+    if info.label == "multi_target":
+        return lambda logits, target: losses.multi_target(logits, target > 0)
+    return losses.cross_entropy
+
+
+def agrees(
+    logits: Float[Array, "*stack batch classes"], target: Float[Array, "batch classes"]
+) -> Float[Array, "*stack batch"]:
+    """1 where the prediction is (one of) the likeliest of the target, else 0."""
+    best = (target == jnp.max(target, axis=-1, keepdims=True)).astype(jnp.float32)
+    predicted = jax.nn.one_hot(jnp.argmax(logits, axis=-1), target.shape[-1])
+    return jnp.einsum("...bc,bc->...b", predicted, best)
+
+
+def update(
+    transform: optax.GradientTransformation,
+    state: State,
+    gradient: Any,
+    batch_stats: Any,
+    axis_name: str | None,
+) -> State:
+    """The state one optimiser step on, from this device's share of the gradient."""
+    gradient = parallel.sum(gradient, axis_name)
+    updates, opt_state = transform.update(gradient, state.opt_state, state.params)
+    return state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+
+
+def _pick(key: PRNGKeyArray, given: Bool[Array, " coders"]) -> Int32[Array, ""]:
+    """One of the coders who labelled the face, each as likely; coder 0 if nobody did."""
+    noise = jax.random.uniform(key, given.shape)
+    return jnp.argmax(jnp.where(given, noise, -1.0)).astype(jnp.int32)
+
+
+def epoch_rows(config: ConfigDict, info: Info) -> Callable[[int], Int32[np.ndarray, " rows"]]:
+    """The rows of an epoch: every face once, or with `config.balanced` a class-balanced draw.
+
+    The balanced draw takes N faces with replacement, every class as likely, anew each epoch; the
+    class is the first annotation that the face has.
+    """
+    annotations = info.labels["annotations"]
+    count = len(annotations)
+    if not config.balanced:
+        return lambda epoch: np.arange(count, dtype=np.int32)
+    first = np.argmax(annotations >= 0, axis=1)
+    label = annotations[np.arange(count), first]
+    sizes = np.bincount(label[label >= 0], minlength=len(CLASSES))
+    weights = np.where(label >= 0, 1 / np.maximum(sizes[label], 1), 0)
+    chances = weights / weights.sum()
+
+    def draw(epoch: int) -> Int32[np.ndarray, " rows"]:
+        return np.random.default_rng([config.seed, epoch]).choice(
+            count, size=count, p=chances
+        ).astype(np.int32)
+
+    return draw

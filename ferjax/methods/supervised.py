@@ -1,0 +1,47 @@
+"""Plain cross-entropy on one label a face: the baseline that every method is compared with."""
+
+import jax
+from ml_collections import ConfigDict
+
+from ferjax import parallel
+from ferjax.methods import method
+from ferjax.methods.method import Batch, Info, Method, Metrics, State
+from ferjax.optimizers import optimizer
+
+
+def make(config: ConfigDict, info: Info) -> Method:
+    """One network, cross-entropy against `info.label`."""
+    transform = optimizer(config.optimizer, info.steps_per_epoch, info.total_steps)
+    loss_of = method.supervised_loss(info)
+
+    def init(key: jax.Array, inputs: dict[str, State]) -> State:
+        params, batch_stats = method.init_network(config, info, jax.random.fold_in(key, 0))
+        return method.start_state(params, batch_stats, transform.init(params))
+
+    def train_step(
+        state: State, batch: Batch, axis_name: str | None = None
+    ) -> tuple[State, Metrics]:
+        images = method.augmented(config, state, batch)
+        target, labelled = method.targets(config, info, state, batch)
+
+        def loss_fn(params):
+            logits, batch_stats = method.train_logits(
+                config, info, axis_name, params, state.batch_stats, images
+            )
+            loss, _ = parallel.mean_over_faces(loss_of(logits, target), labelled, axis_name)
+            return loss, (logits, batch_stats)
+
+        (loss, (logits, batch_stats)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params
+        )
+        state = method.update(transform, state, gradient, batch_stats, axis_name)
+        hits = method.agrees(logits, target)
+        metrics = {
+            "loss": loss,
+            "accuracy": parallel.mean_over_faces(hits, labelled, axis_name)[0],
+        }
+        return state, parallel.sum(metrics, axis_name)
+
+    predict = method.predict_single(config, info)
+    rows = method.epoch_rows(config, info)
+    return Method(init, train_step, (("network", "class"),), predict, rows)

@@ -1,0 +1,46 @@
+"""Measures of classification from exact counts."""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+def confusion_matrix(
+    truth: Int[np.ndarray, " faces"], predicted: Int[np.ndarray, " faces"], classes: int
+) -> Int[np.ndarray, "classes classes"]:
+    """Counts of faces by (truth, prediction); faces of unknown truth (-1) are left out."""
+    known = truth >= 0
+    flat = truth[known] * classes + predicted[known]
+    return np.bincount(flat, minlength=classes**2).reshape(classes, classes)
+
+
+def accuracy(
+    predicted: Int[np.ndarray, " faces"], right: Bool[np.ndarray, "faces classes"]
+) -> float:
+    """Share of faces whose predicted class counts as right; faces with no right class are left out.
+
+    Args:
+      predicted: predicted class of each face.
+      right: which classes count as right for each face.
+    """
+    known = right.any(axis=1)
+    hits = right[np.arange(len(predicted)), predicted]
+    return float(hits[known].mean()) if known.any() else 0.0
+
+
+def recall(confusion: Int[np.ndarray, "classes classes"]) -> Float[np.ndarray, " classes"]:
+    """Recall of each class in [0, 1]; nan for a class without faces."""
+    counts = confusion.sum(axis=1)
+    return np.where(counts > 0, np.diag(confusion) / np.maximum(counts, 1), np.nan)
+
+
+def uar(confusion: Int[np.ndarray, "classes classes"]) -> float:
+    """Unweighted average recall over the classes that occur, in [0, 1]."""
+    return float(np.nanmean(recall(confusion))) if confusion.any() else 0.0
+
+
+def macro_f1(confusion: Int[np.ndarray, "classes classes"]) -> float:
+    """Mean F1 over the classes that occur as truth or prediction, in [0, 1]."""
+    hits = np.diag(confusion)
+    seen = confusion.sum(axis=0) + confusion.sum(axis=1)
+    f1 = 2 * hits[seen > 0] / seen[seen > 0]
+    return float(f1.mean()) if f1.size else 0.0

@@ -1,0 +1,1 @@
+"""Networks and layers; every convolution can be stacked under `vmap`."""

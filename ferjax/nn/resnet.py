@@ -1,0 +1,178 @@
+"""Residual networks: He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition", 2016.
+
+ResNet-18, -34 and -50 have torchvision's shape: explicit padding, projection shortcuts, and in the
+bottleneck the stride on its 3x3 convolution. ResNet-20 is the paper's network for 32x32 images.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax.nn.initializers import variance_scaling
+from jaxtyping import Array, Float
+
+from ferjax.errors import UserError
+from ferjax.nn.batchnorm import BatchNorm
+from ferjax.nn.conv import stackable_conv
+
+
+class _Stages(NamedTuple):
+    blocks: tuple[int, ...]
+    bottleneck: bool
+
+
+_NETWORKS = {
+    "resnet18": _Stages((2, 2, 2, 2), bottleneck=False),
+    "resnet20": _Stages((3, 3, 3), bottleneck=False),
+    "resnet34": _Stages((3, 4, 6, 3), bottleneck=False),
+    "resnet50": _Stages((3, 4, 6, 3), bottleneck=True),
+}
+
+
+def resnet(
+    name: str,
+    classes: int,
+    width: int = 64,
+    stem: str = "imagenet",
+    stem_stride: int = 2,
+    dtype: str = "float32",
+    axis_name: str | None = None,
+) -> "ResNet":
+    """A residual network by name.
+
+    The CIFAR network of the paper is 'resnet20' with width 16, the small stem and stem stride 1,
+    but for its shortcuts, which are projections here.
+
+    Args:
+      name: 'resnet18', 'resnet20', 'resnet34' or 'resnet50'.
+      classes: number of logits.
+      width: channels of the first stage.
+      stem: 'imagenet', a 7x7 convolution of stride 2 and max pooling of stride 2; or 'small', a 3x3
+        convolution alone.
+      stem_stride: stride of the small stem, 1 or 2.
+      dtype: of the computation: 'float32', 'bfloat16', or 'float64' where JAX has it enabled.
+        Parameters and batch statistics are float32.
+      axis_name: axis of `pmap` over which batch normalisation takes its statistics.
+
+    Raises:
+      UserError: for a name, stem, stride or dtype that there is not.
+    """
+    choices: dict[str, tuple[Any, tuple]] = {
+        "network": (name, tuple(_NETWORKS)),
+        "stem": (stem, ("imagenet", "small")),
+        "stem stride": (stem_stride, (1, 2)),
+        "dtype": (dtype, ("float32", "bfloat16", "float64")),
+    }
+    for what, (chosen, allowed) in choices.items():
+        if chosen not in allowed:
+            raise UserError(f"unknown {what} {chosen!r}: choose one of {allowed}")
+    return ResNet(*_NETWORKS[name], classes, width, stem, stem_stride, jnp.dtype(dtype), axis_name)
+
+
+class ResNet(nn.Module):
+    """Stem, stages of residual blocks, global average pooling and a linear classifier.
+
+    Every stage but the first halves the resolution and doubles the channels.
+
+    Attributes:
+      blocks: number of blocks in each stage.
+      bottleneck: blocks of 1x1, 3x3 and 1x1 convolutions instead of two 3x3.
+      classes: number of logits.
+      width: channels of the first stage.
+      stem: 'imagenet' or 'small'.
+      stem_stride: stride of the small stem.
+      dtype: of the computation.
+      axis_name: axis of `pmap` over which batch normalisation takes its statistics.
+    """
+
+    blocks: tuple[int, ...]
+    bottleneck: bool
+    classes: int
+    width: int
+    stem: str
+    stem_stride: int
+    dtype: Any
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch height width channels"], train: bool
+    ) -> Float[Array, "batch classes"]:
+        """Logits, float32 or wider, of normalised images.
+
+        With `train`, batch normalisation uses the statistics of the batch and updates the running
+        ones, the collection `batch_stats`. The classifier's parameters are in `classifier`.
+        """
+        conv = partial(_ConvNorm, train=train, dtype=self.dtype, axis_name=self.axis_name)
+        x = images.astype(self.dtype)
+        if self.stem == "imagenet":
+            x = nn.relu(conv(self.width, 7, 2, name="stem")(x))
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        else:
+            x = nn.relu(conv(self.width, 3, self.stem_stride, name="stem")(x))
+        block = _Bottleneck if self.bottleneck else _BasicBlock
+        for stage, count in enumerate(self.blocks):
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                name = f"stage{stage + 1}_block{index + 1}"
+                x = block(self.width * 2**stage, stride, conv, name=name)(x)
+        dtype = np.promote_types(self.dtype, jnp.float32)
+        pooled = x.astype(dtype).mean(axis=(1, 2))
+        return nn.Dense(self.classes, dtype=dtype, name="classifier")(pooled)
+
+
+class _BasicBlock(nn.Module):
+    features: int
+    stride: int
+    conv: partial["_ConvNorm"]
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        y = nn.relu(self.conv(self.features, 3, self.stride, name="conv1")(x))
+        y = self.conv(self.features, 3, name="conv2")(y)
+        if x.shape != y.shape:
+            x = self.conv(self.features, 1, self.stride, name="shortcut")(x)
+        return nn.relu(x + y)
+
+
+class _Bottleneck(nn.Module):
+    features: int
+    stride: int
+    conv: partial["_ConvNorm"]
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        y = nn.relu(self.conv(self.features, 1, name="conv1")(x))
+        y = nn.relu(self.conv(self.features, 3, self.stride, name="conv2")(y))
+        y = self.conv(4 * self.features, 1, name="conv3")(y)
+        if x.shape != y.shape:
+            x = self.conv(4 * self.features, 1, self.stride, name="shortcut")(x)
+        return nn.relu(x + y)
+
+
+class _ConvNorm(nn.Module):
+    """A square convolution without bias, padded by half its size, and batch normalisation."""
+
+    features: int
+    size: int
+    stride: int = 1
+    train: bool = False
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        y = nn.Conv(
+            self.features,
+            (self.size, self.size),
+            strides=self.stride,
+            padding=self.size // 2,
+            use_bias=False,
+            kernel_init=variance_scaling(2.0, "fan_out", "normal"),
+            dtype=self.dtype,
+            conv_general_dilated=stackable_conv,
+            name="conv",
+        )(x)
+        return BatchNorm(axis_name=self.axis_name, name="norm")(y, self.train)

@@ -1,0 +1,153 @@
+"""Devices: one pure step, compiled with jit over a mesh or with pmap; batches in, results out.
+
+The state is replicated and never carries a device axis, so prediction, reports and checkpoints
+don't know which mode compiled the step. Imports nothing of ferjax.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXIS = "data"
+Tree = Any
+
+
+class Devices(NamedTuple):
+    """Where a run computes.
+
+    Attributes:
+      mode: 'jit' or 'pmap'.
+      mesh: all devices of the run in one axis, sorted by process and id. In pmap mode only this
+        process's devices: pmap's results are host-local.
+    """
+
+    mode: str
+    mesh: Mesh
+
+    @property
+    def count(self) -> int:
+        """Devices that share a global batch."""
+        return self.mesh.size * (jax.process_count() if self.mode == "pmap" else 1)
+
+    @property
+    def replicated(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def sharded(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(AXIS))
+
+
+def find_devices(mode: str, devices: list[jax.Device] | None = None) -> Devices:
+    """All devices of the run, or the given ones.
+
+    Raises:
+      ValueError: for a mode other than 'jit' and 'pmap'.
+    """
+    if mode not in ("jit", "pmap"):
+        raise ValueError(f"parallel must be 'jit' or 'pmap', not {mode!r}")
+    if devices is None:
+        devices = jax.local_devices() if mode == "pmap" else jax.devices()
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return Devices(mode, Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,)))
+
+
+def compile_step(devices: Devices, step: Callable) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
+    """Compiles `step(state, batch, axis_name) -> (state, metrics)`; the old state is donated."""
+    if devices.mode == "jit":
+        return jax.jit(
+            step,
+            in_shardings=(devices.replicated, devices.sharded),
+            out_shardings=devices.replicated,
+            donate_argnums=0,
+        )
+    return jax.pmap(
+        partial(step, axis_name=AXIS),
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=(None, None),
+        devices=None if jax.process_count() > 1 else list(devices.mesh.devices.flat),
+        donate_argnums=0,
+    )
+
+
+def compile_predict(devices: Devices, predict: Callable) -> Callable[[Tree, Tree], Tree]:
+    """Compiles `predict(state, images) -> outputs`; outputs are whole on every process."""
+    return jax.jit(
+        predict,
+        in_shardings=(devices.replicated, devices.sharded),
+        out_shardings=devices.replicated,
+    )
+
+
+def shard(devices: Devices, batch: Tree, *, for_step: bool = True) -> Tree:
+    """This process's block of the global batch → what a compiled step (or predict) takes."""
+    if devices.mode == "pmap" and for_step:
+        local = devices.mesh.size
+        return jax.tree.map(lambda x: x.reshape(local, -1, *x.shape[1:]), batch)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(devices.sharded, x), batch
+    )
+
+
+def replicate(devices: Devices, tree: Tree) -> Tree:
+    """Host arrays, alike on every process → replicated device arrays."""
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(devices.replicated, np.asarray(x)), tree
+    )
+
+
+def to_host(tree: Tree) -> Tree:
+    """Replicated device arrays → NumPy copies on this process."""
+    return jax.tree.map(lambda x: np.array(x.addressable_data(0)), tree)
+
+
+def gather_outputs(devices: Devices, outputs: Tree) -> Tree:
+    """What `compile_predict` returned → the global batch's outputs as NumPy, on every process."""
+    if devices.mode == "pmap" and jax.process_count() > 1:
+        return multihost_utils.process_allgather(to_host(outputs), tiled=True)
+    return to_host(outputs)
+
+
+def barrier(name: str) -> None:
+    """Waits until every process has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def sum(x: Tree, axis_name: str | None) -> Tree:
+    """Sum over devices under pmap; under jit arrays are global already and pass unchanged."""
+    return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+
+def mean(x: Tree, axis_name: str | None) -> Tree:
+    """Mean over devices under pmap, identity under jit; right only for equal counts per device."""
+    return x if axis_name is None else jax.lax.pmean(x, axis_name)
+
+
+def gather(x: Tree, axis_name: str | None) -> Tree:
+    """The global batch under pmap (rows joined in device order), identity under jit."""
+    return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
+
+
+def mean_over_faces(
+    values: jax.Array, weights: jax.Array, axis_name: str | None
+) -> tuple[jax.Array, jax.Array]:
+    """This device's share of the weighted mean over the global batch, and the weights' global sum.
+
+    A sum over a sum: shares add up over devices (`sum`) to the mean even where devices hold
+    different numbers of labelled faces; a mean of local means would not.
+
+    Args:
+      values: [..., batch] one value a face.
+      weights: [batch] weight of each face, 0 for faces that don't count.
+    """
+    total = sum(jnp.sum(weights), axis_name)
+    weighted = values * jnp.broadcast_to(weights, values.shape)
+    return jnp.sum(weighted, axis=-1) / jnp.maximum(total, 1e-12), total

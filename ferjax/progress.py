@@ -1,0 +1,115 @@
+"""What a run says while it trains: windows of averaged metrics, and a progress bar."""
+
+import math
+import sys
+import time
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from ferjax import parallel
+from ferjax.errors import UserError
+from ferjax.methods.method import Metrics
+from ferjax.writers import MetricsFile
+
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {remaining} left{postfix}"
+
+
+class Progress:
+    """Collects the metrics of steps, one step behind so that dispatch never waits for them.
+
+    Args:
+      stage: name of the stage.
+      metrics: where lines go.
+      start: finished steps.
+      total_steps: of the stage.
+      steps_per_epoch: of the stage.
+      batch_size: faces in a global batch.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        metrics: MetricsFile,
+        *,
+        start: int,
+        total_steps: int,
+        steps_per_epoch: int,
+        batch_size: int,
+    ):
+        self._stage, self._metrics = stage, metrics
+        self._steps_per_epoch, self._batch_size = steps_per_epoch, batch_size
+        self._pending: tuple[int, Metrics] | None = None
+        self._window: list[dict[str, float]] = []
+        self._waited = 0.0
+        self._since = time.perf_counter()
+        self._bar = tqdm(
+            total=total_steps,
+            initial=start,
+            desc=f"{stage:<10}",
+            bar_format=BAR,
+            file=sys.stderr,
+            disable=jax.process_index() != 0,
+            mininterval=0.5 if sys.stderr.isatty() else 15,
+        )
+
+    def step(self, step: int, metrics: Metrics, waited: float) -> None:
+        """Takes the metrics of a step just dispatched and `waited`, the seconds without data.
+
+        Raises:
+          UserError: if the loss of the step before was not finite.
+        """
+        self.settle()
+        self._pending = (step, metrics)
+        self._waited += waited
+        self._bar.update(1)
+
+    def settle(self) -> None:
+        """Waits for the metrics of the last step.
+
+        Raises:
+          UserError: if its loss was not finite.
+        """
+        if self._pending is None:
+            return
+        step, metrics = self._pending
+        self._pending = None
+        values = {name: float(np.asarray(x)) for name, x in parallel.to_host(metrics).items()}
+        if not math.isfinite(values["loss"]):
+            raise UserError(f"{self._stage}: the loss at step {step} is {values['loss']}")
+        self._window.append(values)
+
+    def write(self, step: int) -> None:
+        """Writes the means since the last line, and shows them on the bar."""
+        self.settle()
+        if not self._window:
+            return
+        seconds = max(time.perf_counter() - self._since, 1e-9)
+        means = {
+            name: sum(values[name] for values in self._window) / len(self._window)
+            for name in self._window[0]
+        }
+        speed = len(self._window) * self._batch_size / seconds
+        self._metrics.write(
+            stage=self._stage,
+            split="train",
+            step=step,
+            epoch=step / self._steps_per_epoch,
+            **means,
+            images_per_second=speed,
+            data_wait=self._waited / seconds,
+        )
+        shown = {"loss": f"{means['loss']:.3f}"}
+        if "lambda" in means:
+            shown["λ"] = f"{means['lambda']:.2f}"
+        self._bar.set_postfix(shown | {"images/s": f"{speed:.0f}"}, refresh=False)
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts a new window, so that evaluation and saving don't count as training time."""
+        self._window, self._waited, self._since = [], 0.0, time.perf_counter()
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self._bar.close()

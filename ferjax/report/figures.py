@@ -1,0 +1,360 @@
+"""The figures of a report: each function takes numbers and returns a matplotlib `Figure`.
+
+Only matplotlib's object interface is used, so no display is needed. Colours are those of Okabe and
+Ito, told apart by colour-blind readers too, and nothing is said by colour alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+STYLE: dict[Any, Any] = {
+    "font.size": 10.5,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a8f98",
+    "axes.labelcolor": "#3a3f47",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e8eb",
+    "xtick.color": "#3a3f47",
+    "ytick.color": "#3a3f47",
+    "savefig.dpi": 140,
+}
+"""Settings under which the figures are meant to be drawn."""
+
+STAGE_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+RIGHT, WRONG, UNKNOWN = "#0072B2", "#B84700", "#6b7280"
+EPOCHS = "epochs of the stage"
+_INK, _MUTED = "#1c2027", "#6b7280"
+_DASHES = ((0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
+_DROP = 0.01
+"""A best evaluation is marked where the last one lies further below it than this."""
+
+
+class Curve(NamedTuple):
+    """One line of a figure.
+
+    Attributes:
+      name: its label.
+      epochs: finished epochs at each point.
+      values: one a point; nan where there is none.
+    """
+
+    name: str
+    epochs: Float[np.ndarray, " points"]
+    values: Float[np.ndarray, " points"]
+
+
+class Face(NamedTuple):
+    """One face on a sheet.
+
+    Attributes:
+      image: one or three channels.
+      lines: what is written below it; the last in the frame's colour.
+      colour: of the frame.
+    """
+
+    image: UInt8[np.ndarray, "height width channels"]
+    lines: tuple[str, ...]
+    colour: str
+
+
+def learning_curves(
+    stages: Mapping[str, tuple[Sequence[Curve], Sequence[Curve]]], right_labels: float | None
+) -> Figure:
+    """Loss with its terms, and accuracy on the given labels, a row for each stage.
+
+    Args:
+      stages: (losses, accuracies in [0, 1]) of each stage, the main ones first.
+      right_labels: share of given labels that are right, where known; a network that agrees with
+        more of them than that has learnt wrong ones by heart.
+    """
+    figure = Figure(figsize=(11, 0.4 + 2.9 * len(stages)), layout="constrained")
+    panels = figure.subplots(len(stages), 2, squeeze=False)
+    limits = _limits([rates for _, rates in stages.values()], right_labels)
+    for row, (stage, (terms, accuracies)) in enumerate(stages.items()):
+        loss, accuracy = panels[row]
+        colour = _stage_colour(row)
+        _plot(loss, terms, colour)
+        loss.set_title(f"{stage}: training loss")
+        loss.set_ylim(bottom=min(0.0, loss.get_ylim()[0]))
+        _label_ends(loss, [(curve, colour) for curve in terms], gap=0.1)
+        percent = [_percent(curve) for curve in accuracies]
+        _plot(accuracy, percent, colour)
+        accuracy.set_title(f"{stage}: accuracy on the given labels, %")
+        accuracy.set_ylim(limits)
+        if right_labels is not None:
+            _reference(accuracy, 100 * right_labels, "{:.0f}% of them are right")
+        _label_ends(accuracy, [(curve, colour) for curve in percent], gap=0.1, number="{:.1f}")
+        for panel in (loss, accuracy):
+            _epoch_axis(panel, terms[0].epochs[-1])
+    for panel in panels[-1]:
+        panel.set_xlabel(EPOCHS)
+    return figure
+
+
+def evaluation_curves(stages: Mapping[str, Sequence[Curve]]) -> Figure:
+    """Accuracy on the test split of every stage's heads over the epochs of the stage.
+
+    Args:
+      stages: curves of each stage in [0, 1], the main head first.
+    """
+    figure = Figure(figsize=(11, 5.6), layout="constrained")
+    panel = figure.subplots()
+    last_epoch = max(curve.epochs[-1] for curves in stages.values() for curve in curves)
+    named: list[tuple[Curve, str]] = []
+    for row, (stage, curves) in enumerate(stages.items()):
+        colour = _stage_colour(row)
+        percent = [_percent(curve) for curve in curves]
+        _plot(panel, percent, colour)
+        _mark_best(panel, percent[0], colour)
+        if percent[0].epochs[-1] < last_epoch:
+            panel.plot(
+                (percent[0].epochs[-1], last_epoch),
+                (percent[0].values[-1], percent[0].values[-1]),
+                color=colour,
+                lw=1,
+                ls=":",
+            )
+        for curve in percent:
+            name = stage if len(percent) == 1 else f"{stage}/{curve.name}"
+            named.append((curve._replace(name=name), colour))
+    panel.set_title("Test accuracy, %")
+    panel.set_xlabel(EPOCHS)
+    _epoch_axis(panel, last_epoch)
+    _label_ends(panel, named, gap=0.045, number="{:.1f}")
+    return figure
+
+
+def weight_curve(stages: Mapping[str, Sequence[Curve]]) -> Figure:
+    """λ, the weight of the consensus, over the epochs of each stage that has one.
+
+    Args:
+      stages: λ in [0, 1] of every stage of the run, nothing for those without; all are named so
+        that a stage keeps its colour.
+    """
+    figure = Figure(figsize=(11, 3.0), layout="constrained")
+    panel = figure.subplots()
+    named = []
+    for row, (stage, curves) in enumerate(stages.items()):
+        _plot(panel, curves, _stage_colour(row))
+        named += [(curve._replace(name=stage), _stage_colour(row)) for curve in curves]
+    panel.set_title("λ, the weight of the consensus")
+    panel.set_xlabel(EPOCHS)
+    panel.set_ylim(0, 1)
+    _epoch_axis(panel, max(curve.epochs[-1] for curve, _ in named))
+    _label_ends(panel, named, gap=0.08)
+    return figure
+
+
+def row_shares(
+    counts: Int[np.ndarray, "classes classes"],
+) -> Float[np.ndarray, "classes classes"]:
+    """Each row of a confusion matrix as shares of its sum in [0, 1]; nan for an empty row."""
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.where(totals > 0, counts / np.maximum(totals, 1), np.nan)
+
+
+def confusion_matrix(
+    counts: Int[np.ndarray, "classes classes"], classes: Sequence[str], title: str
+) -> Figure:
+    """Shares of each class's faces, in per cent, by what they were taken for."""
+    shares = row_shares(counts)
+    figure = Figure(figsize=(8.2, 6.8), layout="constrained")
+    panel = figure.subplots()
+    panel.grid(False)
+    panel.imshow(shares, cmap=matplotlib.colormaps["Blues"], vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        text = "–" if np.isnan(share) else f"{100 * share:.0f}"
+        colour = "white" if share > 0.55 else _INK if share >= 0.005 else _MUTED
+        weight = "bold" if row == column else "normal"
+        panel.text(column, row, text, ha="center", va="center", color=colour, fontweight=weight)
+    sizes = counts.sum(axis=1)
+    panel.set_xticks(range(len(classes)), classes, rotation=35, ha="right", rotation_mode="anchor")
+    panel.set_yticks(
+        range(len(classes)), [f"{name} ({n:,})" for name, n in zip(classes, sizes, strict=True)]
+    )
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)
+    panel.set_xlabel("prediction")
+    panel.set_ylabel("truth (faces)")
+    panel.set_title(title)
+    return figure
+
+
+def face_sheet(faces: Sequence[Face], columns: int = 6) -> Figure:
+    """Faces in rows, enlarged, each framed and with its lines below."""
+    cell, margin, line_height = 1.8, 0.12, 0.19  # inches
+    height, width, _ = faces[0].image.shape
+    side = cell - margin
+    image_height = side * height / width
+    cell_height = image_height + line_height * len(faces[0].lines) + 2 * margin
+    rows = -(-len(faces) // columns)
+    sheet = (columns * cell + margin, rows * cell_height + margin)
+    figure = Figure(figsize=sheet)
+    panel = figure.add_axes((0, 0, 1, 1))
+    for place, face in enumerate(faces):
+        left = margin + cell * (place % columns)
+        top = margin + cell_height * (place // columns)
+        _draw_face(panel, face, (left, left + side, top + image_height, top), line_height)
+    panel.set(xlim=(0, sheet[0]), ylim=(sheet[1], 0))
+    panel.set_axis_off()
+    return figure
+
+
+def spread(values: Float[np.ndarray, " n"], gap: float) -> Float[np.ndarray, " n"]:
+    """The values moved as little as can be so that any two are at least `gap` apart, in order.
+
+    Least squares under order constraints: isotonic regression of the values less their gaps, by
+    pooling adjacent violators.
+    """
+    order = np.argsort(values, kind="stable")
+    steps = gap * np.arange(len(values))
+    blocks: list[list[float]] = []
+    for value in values[order] - steps:
+        blocks.append([value])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    levels = [np.mean(block) for block in blocks for _ in block]
+    moved = np.empty(len(values))
+    moved[order] = np.array(levels) + steps
+    return moved
+
+
+def _stage_colour(row: int) -> str:
+    return STAGE_COLOURS[row % len(STAGE_COLOURS)]
+
+
+def _plot(panel: Axes, curves: Sequence[Curve], colour: str) -> None:
+    """The first curve strong, the others thin and each dashed in its own way."""
+    for place, curve in enumerate(curves):
+        main = place == 0
+        panel.plot(
+            curve.epochs,
+            curve.values,
+            color=colour,
+            lw=2.4 if main else 1.2,
+            alpha=1.0 if main else 0.8,
+            ls="-" if main else _DASHES[(place - 1) % len(_DASHES)],
+            marker="o" if len(curve.epochs) == 1 else None,
+            zorder=3 if main else 2,
+            clip_on=False,
+        )
+
+
+def _limits(stages: Sequence[Sequence[Curve]], right_labels: float | None) -> tuple[float, float]:
+    """Limits in per cent that hold the accuracies of all stages, so that they can be compared."""
+    levels = [100 * value for curves in stages for curve in curves for value in curve.values]
+    levels += [] if right_labels is None else [100 * right_labels]
+    low, high = np.nanmin(levels or [0.0]), np.nanmax(levels or [100.0])
+    margin = max(1.0, 0.12 * (high - low))
+    return max(0.0, low - margin), high + margin
+
+
+def _percent(curve: Curve) -> Curve:
+    return curve._replace(values=100 * curve.values)
+
+
+def _epoch_axis(panel: Axes, last: float) -> None:
+    panel.set_xlim(0, last)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _label_ends(
+    panel: Axes, curves: Sequence[tuple[Curve, str]], gap: float, number: str = "{:.2f}"
+) -> None:
+    """Names each curve, in its colour and with its last value, beside the panel.
+
+    Args:
+      panel: its limits must be final.
+      curves: with their colours.
+      gap: least distance of two labels, in heights of the panel.
+      number: format of the values.
+    """
+    low, high = panel.get_ylim()
+    panel.set_ylim(low, high)
+    ends = np.array([curve.values[-1] for curve, _ in curves])
+    places = low + (high - low) * spread((ends - low) / (high - low), gap)
+    for (curve, colour), end, place in zip(curves, ends, places, strict=True):
+        panel.annotate(
+            f"{curve.name} {number.format(end)}",
+            xy=(1, end),
+            xycoords=panel.get_yaxis_transform(),
+            xytext=(1.04, place),
+            textcoords=panel.get_yaxis_transform(),
+            va="center",
+            fontsize=9.5,
+            color=colour,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "lw": 0.7,
+                "relpos": (0, 0.5),
+                "shrinkA": 2,
+                "shrinkB": 0,
+            },
+        )
+
+
+def _reference(panel: Axes, level: float, text: str) -> None:
+    """A dashed line across the panel; the text is a format of its level."""
+    panel.axhline(level, color=_MUTED, lw=1, ls=(0, (4, 3)), zorder=1)
+    panel.text(
+        0.01,
+        level,
+        text.format(level),
+        transform=panel.get_yaxis_transform(),
+        color=_MUTED,
+        fontsize=9,
+        va="bottom",
+    )
+
+
+def _mark_best(panel: Axes, curve: Curve, colour: str) -> None:
+    """Marks the best evaluation of a curve that has fallen since."""
+    best = int(np.nanargmax(curve.values))
+    if curve.values[best] - curve.values[-1] < 100 * _DROP:
+        return
+    epoch, value = curve.epochs[best], curve.values[best]
+    panel.plot(epoch, value, "o", ms=8, mfc="white", mec=colour, mew=2, zorder=4)
+    panel.annotate(
+        f"best {value:.1f}, ends {value - curve.values[-1]:.1f} lower",
+        xy=(epoch, value),
+        xytext=(0, -10),
+        textcoords="offset points",
+        ha="center",
+        va="top",
+        fontsize=9.5,
+        color=colour,
+    )
+
+
+def _draw_face(
+    panel: Axes, face: Face, extent: tuple[float, float, float, float], line_height: float
+) -> None:
+    left, _, bottom, _ = extent
+    image = np.broadcast_to(face.image, (*face.image.shape[:2], 3))
+    panel.imshow(image, extent=extent, interpolation="bicubic", aspect="auto")
+    corners = np.array(extent)[[0, 1, 1, 0, 0]], np.array(extent)[[3, 3, 2, 2, 3]]
+    panel.plot(*corners, color=face.colour, lw=3, solid_joinstyle="miter")
+    for number, line in enumerate(face.lines):
+        last = number == len(face.lines) - 1
+        panel.text(
+            left,
+            bottom + 0.06 + line_height * number,
+            line,
+            va="top",
+            fontsize=9.5,
+            color=face.colour if last else _INK,
+            fontweight="bold" if last else "normal",
+        )

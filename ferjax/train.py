@@ -1,0 +1,249 @@
+"""The training loop, one for all methods: restore → batch → step → log → evaluate → save."""
+
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ferjax import evaluate, parallel, preemption
+from ferjax.checkpoints import Checkpoints
+from ferjax.data.pipeline import Batches, train_batches
+from ferjax.data.record import Dataset
+from ferjax.errors import UserError
+from ferjax.methods import METHODS
+from ferjax.methods.method import Info, Method, State
+from ferjax.parallel import Devices
+from ferjax.progress import Progress
+from ferjax.writers import MetricsFile
+
+
+class Training(NamedTuple):
+    """One stage of training, ready to run.
+
+    Attributes:
+      name: of the stage, as it appears in metrics.
+      config: the stage's recipe joined with the run's `seed`, `model`, `augment` and `loop`.
+      dataset: what to learn from and to evaluate on.
+      folder: of the stage.
+      metrics: the run's `metrics.jsonl`.
+      devices: where to compute.
+      method: the stage's method.
+      sweep: the method's predictions over whole splits.
+      steps_per_epoch: ⌊training faces / batch size⌋.
+      total_steps: of the stage.
+    """
+
+    name: str
+    config: ConfigDict
+    dataset: Dataset
+    folder: Path
+    metrics: MetricsFile
+    devices: Devices
+    method: Method
+    sweep: evaluate.Sweeper
+    steps_per_epoch: int
+    total_steps: int
+
+    def checkpoints(self) -> Checkpoints:
+        """The stage's checkpoints; close them."""
+        return Checkpoints(self.folder / "checkpoints", self.config.loop.keep)
+
+    def initial_state(self, inputs: dict[str, State]) -> State:
+        """The state at step 0, on the host."""
+        return jax.device_get(jax.jit(self.method.init)(jax.random.key(self.config.seed), inputs))
+
+
+def prepare(
+    name: str,
+    config: ConfigDict,
+    dataset: Dataset,
+    folder: Path,
+    metrics: MetricsFile,
+    devices: Devices,
+) -> Training:
+    """Checks a stage's config against its data and devices, and makes its method.
+
+    Raises:
+      UserError: if the batch doesn't divide by the devices or exceeds the faces, or the recipe has
+        no length or no such method.
+    """
+    faces = len(dataset.train.images)
+    for field, size in (
+        (f"{name}.batch_size", config.batch_size),
+        ("loop.eval_batch_size", config.loop.eval_batch_size),
+    ):
+        if size < 1 or size % devices.count:
+            raise UserError(f"{field} {size} does not divide by the {devices.count} devices")
+    if config.batch_size > faces:
+        raise UserError(f"{name}.batch_size {config.batch_size} exceeds the {faces} training faces")
+    if config.method not in METHODS:
+        raise UserError(f"{name}.method {config.method!r} is none of {', '.join(METHODS)}")
+    steps_per_epoch = faces // config.batch_size
+    total_steps = duration(config, steps_per_epoch)
+    info = Info(
+        classes=dataset.classes,
+        coders=dataset.coders,
+        image_shape=dataset.image_shape,
+        label=config.label or dataset.label,
+        labels=dataset.train.labels,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+    )
+    method = METHODS[config.method](config, info)
+    sweep = evaluate.Sweeper(method, devices, config.loop.eval_batch_size, config.loop.workers)
+    return Training(
+        name, config, dataset, folder, metrics, devices, method, sweep, steps_per_epoch, total_steps
+    )
+
+
+def train(training: Training, inputs: dict[str, State]) -> State:
+    """Trains to the end, from the newest checkpoint if there is one.
+
+    Args:
+      training: what to train.
+      inputs: final states of the stages before, by name.
+
+    Returns:
+      The final state, on the devices.
+
+    Raises:
+      UserError: if a loss is not finite, naming the step and the last good checkpoint, or if the
+        disk does not take a checkpoint.
+      Preempted: after saving, when the run was asked to stop.
+    """
+    loop, total_steps = training.config.loop, training.total_steps
+    eval_every = duration(loop, training.steps_per_epoch, "eval_")
+    save_every = duration(loop, training.steps_per_epoch, "save_")
+    train_step = parallel.compile_step(training.devices, training.method.train_step)
+    with closing(training.checkpoints()) as checkpoints:
+        state = training.initial_state(inputs)
+        state = checkpoints.restore(state) or state
+        step = int(state.step)
+        training.metrics.forget(training.name, after_step=step)
+        state = parallel.replicate(training.devices, state)
+        with closing(_progress(training, step)) as progress, closing(_Feed(training)) as feed:
+            while step < total_steps:
+                state = _end_epochs(training, state, step)
+                batch, waited = feed.next(step)
+                state, metrics = train_step(state, batch)
+                step += 1
+                stop, last = preemption.requested(step), step == total_steps
+                evaluates = step % eval_every == 0 or last
+                saves = step % save_every == 0 or last or stop
+                try:
+                    progress.step(step, metrics, waited)
+                    if evaluates or saves or step % loop.log_steps == 0:
+                        progress.write(step)
+                except UserError as error:  # the loss is not finite
+                    raise UserError(f"{error}; last good checkpoint: {checkpoints.latest()}") from None
+                if evaluates:
+                    _evaluate(training, state, step)
+                if saves:
+                    checkpoints.save(state)
+                if evaluates or saves:
+                    progress.restart()
+                if stop and not last:
+                    raise preemption.Preempted(f"{training.name} saved at step {step}")
+    return state
+
+
+def restore_finished(training: Training, inputs: dict[str, State]) -> State:
+    """The final state, on the host, of a stage that was trained before.
+
+    Raises:
+      UserError: if its last checkpoint is gone.
+    """
+    with closing(training.checkpoints()) as checkpoints:
+        state = checkpoints.restore(training.initial_state(inputs))
+    if state is None or int(state.step) != training.total_steps:
+        raise UserError(
+            f"{training.folder} is done but lacks its last checkpoint: delete it to train again"
+        )
+    return state
+
+
+def duration(config: ConfigDict, steps_per_epoch: int, prefix: str = "") -> int:
+    """A duration in steps, from `<prefix>steps` if positive, else `<prefix>epochs`.
+
+    Raises:
+      UserError: if neither is positive.
+    """
+    steps = config[f"{prefix}steps"] or round(config[f"{prefix}epochs"] * steps_per_epoch)
+    if steps < 1:
+        raise UserError(f"{prefix}steps or {prefix}epochs must be positive")
+    return steps
+
+
+class _Feed:
+    """Batches on the devices; the pipeline is rebuilt when an epoch draws from other rows."""
+
+    def __init__(self, training: Training):
+        self._training = training
+        self._rows = np.empty(0, np.int32)
+        self._batches: Batches | None = None
+
+    def next(self, step: int) -> tuple[dict[str, Any], float]:
+        """The batch of this step, and the seconds spent waiting for it."""
+        start = time.perf_counter()
+        training = self._training
+        if self._batches is None or step % training.steps_per_epoch == 0:
+            rows = training.method.rows(step // training.steps_per_epoch)
+            if self._batches is None or not np.array_equal(rows, self._rows):
+                self.close()
+                self._rows = rows
+                self._batches = train_batches(
+                    training.dataset.train,
+                    rows,
+                    seed=training.config.seed,
+                    batch_size=training.config.batch_size,
+                    start_step=step,
+                    process=(jax.process_index(), jax.process_count()),
+                    workers=training.config.loop.workers,
+                )
+        assert self._batches is not None
+        batch = next(self._batches)
+        waited = time.perf_counter() - start
+        return parallel.shard(training.devices, batch), waited
+
+    def close(self) -> None:
+        if self._batches is not None:
+            self._batches.close()
+
+
+def _progress(training: Training, start: int) -> Progress:
+    return Progress(
+        training.name,
+        training.metrics,
+        start=start,
+        total_steps=training.total_steps,
+        steps_per_epoch=training.steps_per_epoch,
+        batch_size=training.config.batch_size,
+    )
+
+
+def _end_epochs(training: Training, state: State, step: int) -> State:
+    """Runs `end_epoch` for epochs whose steps are done; after a kill at the boundary, once."""
+    if training.method.end_epoch is None:
+        return state
+    while int(state.epoch) < step // training.steps_per_epoch:
+        state = training.method.end_epoch(state, lambda split: training.sweep(state, split))
+        state = state.replace(epoch=state.epoch + 1)
+    return state
+
+
+def _evaluate(training: Training, state: State, step: int) -> None:
+    test = training.dataset.test
+    predictions = training.sweep(state, test)
+    multi_target = (training.config.label or training.dataset.label) == "multi_target"
+    right = evaluate.right_classes(test, len(training.dataset.classes), multi_target)
+    training.metrics.write(
+        stage=training.name,
+        split="eval",
+        step=step,
+        epoch=step / training.steps_per_epoch,
+        **evaluate.measure(training.method, predictions, test, right),
+    )

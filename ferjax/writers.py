@@ -1,0 +1,61 @@
+"""What a run writes while it goes: `metrics.jsonl`, one strict JSON object a line, and files."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+class MetricsFile:
+    """`metrics.jsonl` of a workdir; only process 0 writes."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def write(self, *, stage: str, split: str, step: int, epoch: float, **values: Any) -> None:
+        """Appends a line; numbers that JSON cannot hold become null."""
+        if jax.process_index() == 0:
+            line = {"step": step, "epoch": epoch, "split": split, "stage": stage} | values
+            with self.path.open("a") as file:
+                file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """All lines; a last line cut short by a kill is left out."""
+        if not self.path.exists():
+            return []
+        text = self.path.read_text()
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+    def forget(self, stage: str, after_step: int) -> None:
+        """Drops a stage's lines of later steps, which a resumed run writes again."""
+        if jax.process_index() == 0:
+            kept = [x for x in self.read() if x["stage"] != stage or x["step"] <= after_step]
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes strict JSON so that the file is whole or absent; only process 0 writes."""
+    if jax.process_index() == 0:
+        write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file under a temporary name and renames it: whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

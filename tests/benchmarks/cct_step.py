@@ -1,0 +1,191 @@
+"""Times one CCT training step: jitted JAX, the same with plain `vmap`, and eager PyTorch.
+
+    python tests/benchmarks/cct_step.py --size 64
+
+Networks, losses and optimiser are the same for all. Every contender lives in a process of its own,
+which gives its peak memory (`ru_maxrss`, of which the libraries themselves hold some hundred MB); all run
+in turn, and the medians are printed as one line of JSON.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+NETWORKS, CLASSES, LAMBDA, RATE = 3, 7, 0.5, 1e-3
+
+
+def inputs(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Random normalised images, channels last, and labels."""
+    rng = np.random.default_rng(0)
+    shape = (options.batch, options.size, options.size, 3)
+    images = rng.standard_normal(shape, dtype=np.float32)
+    return images, rng.integers(CLASSES, size=options.batch, dtype=np.int32)
+
+
+def jax_step(options: argparse.Namespace, plain: bool = False) -> Callable[[], float]:
+    """A training step of a stack of networks; `plain` leaves the convolutions to `vmap`."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from ferjax.nn import resnet
+
+    if plain:
+        resnet.stackable_conv = jax.lax.conv_general_dilated
+    module = resnet.resnet(
+        "resnet18", CLASSES, options.width, options.stem, axis_name=None, stem_stride=2
+    )
+    optimiser = optax.adam(RATE)
+    images, labels = map(jnp.asarray, inputs(options))
+    keys = jax.random.split(jax.random.key(0), NETWORKS)
+    variables = jax.jit(jax.vmap(lambda key: module.init(key, images, train=False)))(keys)
+
+    def loss(params, stats):
+        def apply(params, stats):
+            variables = {"params": params, "batch_stats": stats}
+            return module.apply(variables, images, train=True, mutable=["batch_stats"])
+
+        logits, updated = jax.vmap(apply)(params, stats)
+        log_p = jax.nn.log_softmax(logits)
+        p = jnp.exp(log_p)
+        supervised = -log_p[:, jnp.arange(len(labels)), labels]
+        # Σ_j Σ_k KL(p_k ‖ p_j): the terms with j = k are zero.
+        negentropy = (p * log_p).sum(-1)
+        divergence = NETWORKS * negentropy - jnp.einsum("kbc,jbc->kb", p, log_p)
+        total = (1 - LAMBDA) * supervised + LAMBDA * divergence
+        return total.sum(0).mean(), updated["batch_stats"]
+
+    @jax.jit(donate_argnums=0)
+    def step(state):
+        params, stats, moments = state
+        (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(params, stats)
+        updates, moments = optimiser.update(gradient, moments)
+        return (optax.apply_updates(params, updates), stats, moments), value
+
+    params = variables["params"]
+    state = [(params, variables["batch_stats"], optimiser.init(params))]
+
+    def run() -> float:
+        state[0], value = step(state[0])
+        return float(value)
+
+    return run
+
+
+def torch_step(options: argparse.Namespace) -> Callable[[], float]:
+    """The same in eager PyTorch, one network after the other."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+
+    def conv(inputs: int, outputs: int, size: int, stride: int) -> nn.Sequential:
+        layer = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        return nn.Sequential(layer, nn.BatchNorm2d(outputs))
+
+    class Block(nn.Module):
+        def __init__(self, inputs: int, outputs: int, stride: int):
+            super().__init__()
+            self.conv1 = conv(inputs, outputs, 3, stride)
+            self.conv2 = conv(outputs, outputs, 3, 1)
+            same = inputs == outputs
+            self.shortcut = nn.Identity() if same else conv(inputs, outputs, 1, stride)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv2(F.relu(self.conv1(x), inplace=True))
+            return F.relu(y + self.shortcut(x), inplace=True)
+
+    def network() -> nn.Sequential:
+        width = options.width
+        if options.stem == "imagenet":
+            layers = [conv(3, width, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
+        else:
+            layers = [conv(3, width, 3, 2), nn.ReLU(inplace=True)]
+        for stage in range(4):
+            outputs, stride = width * 2**stage, 1 if stage == 0 else 2
+            layers += [Block(width if stage == 0 else outputs // 2, outputs, stride)]
+            layers += [Block(outputs, outputs, 1)]
+        return nn.Sequential(
+            *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * width, CLASSES)
+        )
+
+    networks = nn.ModuleList(network() for _ in range(NETWORKS))
+    optimiser = torch.optim.Adam(networks.parameters(), RATE, fused=True)
+    images, labels = map(torch.from_numpy, inputs(options))
+    images, labels = images.permute(0, 3, 1, 2).contiguous(), labels.long()
+
+    def run() -> float:
+        log_p = [F.log_softmax(network(images), 1) for network in networks]
+        supervised = sum(F.nll_loss(q, labels) for q in log_p)
+        divergence = sum(
+            F.kl_div(q, p, reduction="batchmean", log_target=True)
+            for q in log_p
+            for p in log_p
+            if p is not q
+        )
+        loss = (1 - LAMBDA) * supervised + LAMBDA * divergence
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return loss.item()
+
+    return run
+
+
+CONTENDERS = {
+    "ferjax": jax_step,
+    "plain_vmap": lambda options: jax_step(options, plain=True),
+    "torch": torch_step,
+}
+
+
+def serve(name: str, options: argparse.Namespace, pipe: Connection) -> None:
+    """Runs a step for every message and answers with (seconds, loss, peak bytes)."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    step = CONTENDERS[name](options)
+    while pipe.recv():
+        start = time.perf_counter()
+        loss = step()
+        seconds = time.perf_counter() - start
+        pipe.send((seconds, loss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=64, help="height and width of the images")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--stem", default="imagenet")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    options = parser.parse_args()
+
+    context = multiprocessing.get_context("spawn")
+    pipes, results = {}, {name: [] for name in options.contenders}
+    for name in options.contenders:
+        pipes[name], theirs = context.Pipe()
+        context.Process(target=serve, args=(name, options, theirs), daemon=True).start()
+    for repeat in range(options.repeats + 2):
+        for name, pipe in pipes.items():
+            pipe.send(True)
+            seconds, loss, peak = pipe.recv()
+            if repeat >= 2:  # the first compiles, the second warms up
+                results[name].append(seconds)
+            if repeat == options.repeats + 1:
+                print(f"{name}: loss {loss:.4f}, peak {peak / 2**20:.0f} MB", flush=True)
+    print(json.dumps({name: statistics.median(times) for name, times in results.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""The report of a run: its files, its choices of faces, its numbers."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from ferjax import report, results, writers
+from ferjax.data.record import Dataset, Split
+from ferjax.report import figures, page
+
+CLASSES = ("neutral", "happy", "sad")
+PNG = b"\x89PNG"
+
+
+class CountingFaces:
+    """Grey noise, and how often a face was read."""
+
+    def __init__(self, size):
+        self.size, self.reads = size, 0
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, row):
+        assert isinstance(row, int)
+        self.reads += 1
+        return np.random.default_rng(row).integers(0, 256, (8, 6, 1), np.uint8)
+
+
+def make_split(size, seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 3, size).astype(np.int32)
+    given = np.where(rng.random(size) < 0.4, (truth + 1) % 3, truth).astype(np.int32)
+    return Split(
+        images=CountingFaces(size),
+        labels={"annotations": given[:, None], "va": np.zeros((size, 1, 2), np.float32)},
+        truth=truth,
+        truth_va=np.full((size, 2), np.nan, np.float32),
+        names=[f"{row}.png" for row in range(size)],
+    )
+
+
+def make_dataset():
+    notes = ("40% noise <script>alert(1)</script> & more",)
+    train, test = make_split(300, seed=0), make_split(200, seed=1)
+    return Dataset(CLASSES, ("people",), (8, 6, 1), train, test, notes=notes)
+
+
+def fake_run(workdir, with_lambda=True):
+    """A workdir as a run leaves it behind, and its config."""
+    config = ConfigDict(
+        {
+            "stages": ("baseline", "teachers"),
+            "headline": "teachers",
+            "label": "",
+            "data": {"name": "<faces>"},
+        }
+    )
+    rng = np.random.default_rng(2)
+    file = writers.MetricsFile(workdir / "metrics.jsonl")
+    for stage in config.stages:
+        teachers = stage == "teachers"
+        for step in range(1, 7):
+            epoch = step / 2
+            terms = {"loss": 2.0 / step, "accuracy": 0.4 + step / 20}
+            if teachers:
+                terms |= {"network_1/accuracy": 0.5, "network_2/accuracy": 0.5}
+                terms |= {"lambda": 0.1 * step} if with_lambda else {}
+            speed = {"images_per_second": 100.0, "data_wait": 0.01}
+            file.write(stage=stage, split="train", step=step, epoch=epoch, **terms, **speed)
+        for epoch, accuracy in enumerate((0.5, 0.8, 0.7), 1):
+            heads = ("average", "network_1", "network_2") if teachers else ("network",)
+            values = {f"{head}/accuracy": accuracy for head in heads} | {"accuracy": accuracy}
+            values |= {"uar": 0.6, "macro_f1": 0.6, "confusion": [[8, 2, 0], [1, 3, 0], [0, 0, 0]]}
+            file.write(stage=stage, split="eval", step=2 * epoch, epoch=float(epoch), **values)
+        folder = workdir / "stages" / stage
+        writers.write_json(folder / "done.json", {"seconds": 1.0})
+        rows = np.arange(0, 300, 3, dtype=np.int32)
+        test = rng.dirichlet(np.ones(3), 200).astype(np.float32)
+        train = rng.dirichlet(np.ones(3), 100).astype(np.float32)
+        np.savez(folder / "predictions.npz", test=test, train=train, train_rows=rows)
+    saved = {"config": json.loads(config.to_json_best_effort()), "versions": {"jax": "9.8.7"}}
+    writers.write_json(workdir / "config.json", saved)
+    return config
+
+
+def write_report(workdir, dataset, **choices):
+    config = fake_run(workdir, **choices)
+    report.write(config, workdir, dataset, results.summarise(config, workdir))
+    return workdir / "report"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A report's folder, and the data that it was written from."""
+    dataset = make_dataset()
+    return write_report(tmp_path_factory.mktemp("run"), dataset), dataset
+
+
+def test_page_shows_every_figure_and_every_figure_is_on_the_page(written):
+    folder, _ = written
+    text = (folder / "index.html").read_text()
+    shown = re.findall(r'<img src="([^"]+)" alt="[^"]+"', text)
+    assert sorted(shown) == sorted(path.name for path in folder.glob("*.png"))
+    assert len(shown) == 7
+    assert all((folder / name).read_bytes().startswith(PNG) for name in shown)
+
+
+def test_page_tells_results_recipe_and_versions(written):
+    text = (written[0] / "index.html").read_text()
+    for said in ("teachers/network_1", "70.00", "80.00", "9.8.7", "trained on: majority"):
+        assert said in text
+
+
+def test_text_from_the_run_cannot_become_markup(written):
+    text = (written[0] / "index.html").read_text()
+    assert "<script>" not in text
+    assert "<faces>" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in text
+
+
+def test_only_the_faces_on_the_sheets_are_read(written):
+    _, dataset = written
+    assert dataset.train.images.reads == report.SHEET_FACES
+    assert dataset.test.images.reads == 2 * report.SHEET_FACES
+
+
+def test_lambda_is_drawn_only_where_a_stage_logs_it(written, tmp_path):
+    assert (written[0] / "lambda.png").exists()
+    folder = write_report(tmp_path, make_dataset(), with_lambda=False)
+    assert not (folder / "lambda.png").exists()
+    assert "lambda.png" not in (folder / "index.html").read_text()
+
+
+def test_rows_of_a_confusion_matrix_become_shares():
+    shares = figures.row_shares(np.array([[8, 2, 0], [1, 3, 0], [0, 0, 0]]))
+    np.testing.assert_allclose(shares[:2], [[0.8, 0.2, 0.0], [0.25, 0.75, 0.0]])
+    assert np.isnan(shares[2]).all()
+
+
+def test_doubt_grows_as_the_given_label_gets_less_probability():
+    probs = np.array([[0.7, 0.3], [0.1, 0.9], [0.2, 0.8], [0.0, 1.0]])
+    given = np.array([0, 0, 0, -1])
+    assert report.most_doubted(probs, given, 2).tolist() == [1, 2]
+    assert report.most_doubted(probs, given, 9).tolist() == [1, 2, 0]
+
+
+def test_mistakes_come_surest_first_and_unknown_truths_are_none():
+    probs = np.array([[0.6, 0.4], [0.1, 0.9], [0.2, 0.8], [0.0, 1.0], [0.3, 0.7]])
+    right = np.array([[False, True], [True, False], [False, True], [False, False], [True, True]])
+    assert report.surest_mistakes(probs, right, 5).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [("ann", [2, -1, 0]), ("majority", [1, -1, 0]), ("random", [1, -1, 0]), ("votes", [2, 0, -1])],
+)
+def test_given_label_is_the_one_that_the_run_trained_on(label, expected):
+    labels = {
+        "annotations": np.array([[2, 1, 1], [-1, -1, -1], [0, 1, -1]], np.int32),
+        "votes": np.array([[0, 1, 3], [2, 2, 0], [0, 0, 0]], np.int32),
+    }
+    assert report.given_labels(labels, ("ann", "bob", "cy"), label).tolist() == expected
+
+
+def test_loss_is_the_main_curve_whatever_the_order_of_the_metrics():
+    line = {"epoch": 1.0, "consistency": 0.5, "loss": 2.0, "accuracy": 0.5, "lambda": 0.1}
+    other = line | {"epoch": 0.5, "loss": 4.0}
+    terms = report._losses([other, line])
+    assert [curve.name for curve in terms] == ["loss", "consistency"]
+    np.testing.assert_allclose(terms[0].values, [3.0])  # the epoch's mean, at its end
+    np.testing.assert_allclose(terms[0].epochs, [1.0])
+
+
+def test_labels_of_curves_are_moved_apart_but_no_further_than_needed():
+    values = np.array([0.5, 0.9, 0.52, 0.1])
+    moved = figures.spread(values, 0.1)
+    np.testing.assert_allclose(moved, [0.46, 0.9, 0.56, 0.1])
+
+
+def test_table_marks_one_row():
+    text = page.table(("name", "value"), {"a": ["1"], "b": ["2"]}, marked="b")
+    assert text.count("<tr class=mark>") == 1
+    assert '<tr class=mark><th scope="row">b</th><td>2</td></tr>' in text

@@ -1,0 +1,125 @@
+"""Optimisers against updates worked by hand, and schedules at their edges."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import datasets
+from ferjax.errors import UserError
+from ferjax.optimizers import learning_rate, optimizer
+
+
+def recipe(**changes):
+    """One percent for the backbone, ten for the classifier, no schedule, changed as told."""
+    config = datasets.recipe("supervised").optimizer
+    config.learning_rate, config.classifier_rate, config.epoch_decay = 0.01, 0.1, 1.0
+    config.update(changes)
+    return config
+
+
+def params(*shape):
+    return {
+        "stem": {"kernel": jnp.full(shape, 2.0)},
+        "classifier": {"kernel": jnp.full(shape, 2.0), "bias": jnp.full(shape, 2.0)},
+    }
+
+
+def first_update(config, gradient, value):
+    transform = optimizer(config, 10, 100)
+    updates, _ = transform.update(gradient, transform.init(value), value)
+    return updates
+
+
+def test_the_first_adam_step_is_the_rate_against_the_sign_and_the_classifier_has_its_own():
+    gradient = jax.tree.map(lambda x: jnp.array([3.0, -0.5]), params(2))
+    updates = first_update(recipe(), gradient, params(2))
+    np.testing.assert_allclose(updates["stem"]["kernel"], [-0.01, 0.01], rtol=1e-5)
+    np.testing.assert_allclose(updates["classifier"]["kernel"], [-0.1, 0.1], rtol=1e-5)
+    np.testing.assert_allclose(updates["classifier"]["bias"], [-0.1, 0.1], rtol=1e-5)
+
+
+def test_the_second_adam_step_by_hand():
+    transform = optimizer(recipe(), 10, 100)
+    value = params(1)
+    state = transform.init(value)
+    for gradient in (1.0, -2.0):
+        gradients = jax.tree.map(lambda x, g=gradient: jnp.full_like(x, g), value)
+        updates, state = transform.update(gradients, state, value)
+    mean = (0.9 * 0.1 * 1.0 + 0.1 * -2.0) / (1 - 0.9**2)
+    square = (0.999 * 0.001 * 1.0 + 0.001 * 4.0) / (1 - 0.999**2)
+    expected = -0.01 * mean / np.sqrt(square)
+    np.testing.assert_allclose(updates["stem"]["kernel"], [expected], rtol=1e-4)
+
+
+def test_the_first_nesterov_step_by_hand():
+    gradient = jax.tree.map(jnp.ones_like, params(1))
+    updates = first_update(recipe(name="sgd"), gradient, params(1))
+    np.testing.assert_allclose(updates["stem"]["kernel"], [-0.01 * (1 + 0.9)], rtol=1e-5)
+
+
+def test_weight_decay_is_added_to_the_gradient_before_adamax():
+    """Adamax's first step sees only signs: −1 + 0.4·2 stays negative, −1 + 0.6·2 does not."""
+    gradient = jax.tree.map(lambda x: -jnp.ones_like(x), params(1))
+    for decay, sign in ((0.4, 1), (0.6, -1)):
+        config = recipe(name="adamax", weight_decay=decay)
+        updates = first_update(config, gradient, params(1))
+        np.testing.assert_allclose(updates["stem"]["kernel"], [sign * 0.01], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamax", "sgd"])
+def test_a_stack_learns_as_each_network_does_alone(name):
+    transform = optimizer(recipe(name=name, weight_decay=1e-2, epoch_decay=0.5), 1, 10)
+    draw = jax.random.normal(jax.random.key(0), (3, 2, 4))  # step, network, parameter
+    stack = jax.tree.map(jnp.zeros_like, params(2, 4))
+    alone = [jax.tree.map(lambda x, j=j: x[j], stack) for j in range(2)]
+    state, states = transform.init(stack), [transform.init(one) for one in alone]
+    for gradient in draw:
+        updates, state = transform.update(
+            jax.tree.map(lambda x, g=gradient: g, stack), state, stack
+        )
+        for j in range(2):
+            update, states[j] = transform.update(
+                jax.tree.map(lambda x, g=gradient[j]: g, alone[j]), states[j], alone[j]
+            )
+            jax.tree.map(lambda x, y, j=j: np.testing.assert_array_equal(x[j], y), updates, update)
+
+
+def rates(config, steps):
+    schedule = learning_rate(config, 1.0, steps_per_epoch=10, total_steps=100)
+    return [float(schedule(jnp.int32(step))) for step in steps]
+
+
+def test_the_rate_falls_at_the_first_step_of_each_epoch():
+    steps = (0, 9, 10, 19, 20, 99)
+    expected = (1, 1, 0.95, 0.95, 0.95**2, 0.95**9)
+    np.testing.assert_allclose(rates(recipe(epoch_decay=0.95), steps), expected, rtol=1e-5)
+
+
+def test_the_rate_falls_at_milestones_given_as_fractions_of_the_run():
+    steps = (0, 19, 20, 49, 50, 99)
+    expected = (1, 1, 0.1, 0.1, 0.01, 0.01)
+    config = recipe(milestones=(0.2, 0.5), milestone_decay=0.1)
+    np.testing.assert_allclose(rates(config, steps), expected, rtol=1e-5)
+
+
+def test_milestones_that_fall_on_one_step_count_each():
+    config = recipe(milestones=(0.5, 0.501), milestone_decay=0.1)
+    np.testing.assert_allclose(rates(config, (49, 50)), (1, 0.01), rtol=1e-5)
+
+
+def test_the_schedule_reaches_the_updates():
+    transform = optimizer(recipe(name="sgd", epoch_decay=0.5), 1, 10)
+    value = params(1)
+    gradient, state = jax.tree.map(jnp.ones_like, value), transform.init(value)
+    sizes = []
+    for _ in range(2):
+        updates, state = transform.update(gradient, state, value)
+        sizes.append(float(updates["stem"]["kernel"][0]))
+    # Nesterov on a gradient of 1: 1 + 0.9, then 1 + 0.9·(1 + 0.9), at half the rate.
+    np.testing.assert_allclose(sizes, [-0.019, -0.005 * (1 + 0.9 * 1.9)], rtol=1e-5)
+
+
+def test_an_unknown_optimizer_is_named_with_the_known_ones():
+    with pytest.raises(UserError, match="'lion' is none of adam, adamax, sgd"):
+        optimizer(recipe(name="lion"), 1, 1)

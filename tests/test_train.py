@@ -1,0 +1,183 @@
+"""The loop: what is resumed, repeated, spread over devices or broken comes out as it should."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ferjax import parallel, preemption, train
+from ferjax.errors import UserError
+from ferjax.methods import METHODS
+from ferjax.methods.method import State
+from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def _tiny_network(monkeypatch):
+    tiny.use_tiny_network(monkeypatch)
+
+
+def stop_at(monkeypatch, step: int) -> None:
+    monkeypatch.setattr(preemption, "requested", lambda now: now == step)
+
+
+def test_a_stopped_and_resumed_run_equals_a_straight_one(tmp_path, monkeypatch):
+    straight = parallel.to_host(train.train(tiny.prepare(tmp_path / "straight"), {}))
+    stop_at(monkeypatch, 3)
+    with pytest.raises(preemption.Preempted, match="step 3"):
+        train.train(tiny.prepare(tmp_path / "stopped"), {})
+    stop_at(monkeypatch, -1)
+    resumed = parallel.to_host(train.train(tiny.prepare(tmp_path / "stopped"), {}))
+    tiny.assert_same(resumed, straight)
+    assert tiny.lines(tmp_path / "stopped", "eval") == tiny.lines(tmp_path / "straight", "eval")
+    assert tiny.lines(tmp_path / "stopped", "train") == tiny.lines(tmp_path / "straight", "train")
+
+
+def test_metrics_of_steps_that_will_be_run_again_are_dropped(tmp_path, monkeypatch):
+    """As after a kill between a step and its checkpoint: only the first epoch was saved."""
+    training = tiny.prepare(tmp_path)
+    stop_at(monkeypatch, training.steps_per_epoch)
+    with pytest.raises(preemption.Preempted):
+        train.train(training, {})
+    training.metrics.write(stage="teachers", split="train", step=4, epoch=2.0, loss=1.0)
+    training.metrics.write(stage="baseline", split="train", step=4, epoch=2.0, loss=1.0)
+    stop_at(monkeypatch, -1)
+    train.train(tiny.prepare(tmp_path), {})
+    steps = [line["step"] for line in tiny.lines(tmp_path, "train") if line["stage"] == "teachers"]
+    assert steps == [1, 2, 3, 4]
+    assert any(line["stage"] == "baseline" for line in tiny.lines(tmp_path, "train"))
+
+
+def test_methods_never_see_the_truth(tmp_path):
+    honest, poisoned = tiny.dataset(), tiny.dataset()
+    nobody = np.full_like(poisoned.train.truth, -1)
+    poisoned = poisoned._replace(train=poisoned.train._replace(truth=nobody))
+    left = train.train(tiny.prepare(tmp_path / "honest", data=honest), {})
+    right = train.train(tiny.prepare(tmp_path / "poisoned", data=poisoned), {})
+    tiny.assert_same(parallel.to_host(left), parallel.to_host(right))
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_the_last_checkpoint(tmp_path):
+    changes = {"teachers.optimizer.learning_rate": 1e30, "teachers.optimizer.classifier_rate": 1e30}
+    with pytest.raises(UserError, match=r"teachers: the loss at step [23] is (nan|inf).*checkpoint"):
+        train.train(tiny.prepare(tmp_path, **changes, **{"loop.save_steps": 1}), {})
+    kept = sorted(int(path.name) for path in (tmp_path / "stages/teachers/checkpoints").iterdir())
+    assert kept
+    assert max(kept) < 3
+
+
+def test_the_student_learns_from_frozen_teachers_and_is_restored_as_it_was(tmp_path):
+    teachers = parallel.to_host(train.train(tiny.prepare(tmp_path), {}))
+    inputs = {"teachers": teachers}
+    student = parallel.to_host(train.train(tiny.prepare(tmp_path, "student"), inputs))
+    again = train.restore_finished(tiny.prepare(tmp_path, "student"), inputs)
+    tiny.assert_same(again, student)
+    jax.tree.map(np.testing.assert_array_equal, student.frozen["params"], teachers.params)
+
+
+def test_the_second_step_compiles_nothing(tmp_path):
+    training = tiny.prepare(tmp_path)
+    step = parallel.compile_step(training.devices, training.method.train_step)
+    state = parallel.replicate(training.devices, training.initial_state({}))
+    for number in range(3):
+        batch, _ = _feed(training).next(number)
+        state, _ = step(state, batch)
+    assert step._cache_size() == 1
+
+
+def test_each_epoch_is_closed_once_even_after_a_kill_at_its_boundary(tmp_path, monkeypatch):
+    """`end_epoch` counts its calls in a weight that nothing else changes."""
+
+    def make(config, info):
+        plain = METHODS["supervised"](config, info)
+
+        def end_epoch(state: State, sweep) -> State:
+            assert len(sweep(tiny.split(5, seed=3))["network"]) == 5
+            return state.replace(frozen=state.frozen)
+
+        return plain._replace(end_epoch=end_epoch)
+
+    monkeypatch.setitem(METHODS, "closing", make)
+    changes = {"teachers.method": "closing"}
+    training = tiny.prepare(tmp_path, **changes)
+    stop_at(monkeypatch, training.steps_per_epoch)
+    with pytest.raises(preemption.Preempted):
+        train.train(training, {})
+    stop_at(monkeypatch, -1)
+    assert int(train.train(tiny.prepare(tmp_path, **changes), {}).epoch) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teachers.batch_size": 15}, r"teachers.batch_size 15 does not divide by the 2 devices"),
+        ({"teachers.batch_size": 64}, r"teachers.batch_size 64 exceeds the 40 training faces"),
+        ({"loop.eval_batch_size": 3}, r"loop.eval_batch_size 3 does not divide by the 2 devices"),
+        ({"teachers.method": "magic"}, r"teachers.method 'magic' is none of supervised, cct"),
+        ({"teachers.epochs": 0.0}, r"steps or epochs must be positive"),
+        ({"label": "nobody"}, r"label='nobody' is none of majority"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_named(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        train.train(tiny.prepare(tmp_path, **changes), {})
+
+
+LAYOUTS = {
+    "one device": ("jit", 1),
+    "jit on four": ("jit", 4),
+    "pmap on four": ("pmap", 4),
+}
+
+
+def run_steps(tmp_path, mode: str, count: int, steps: int, dtype=np.float32) -> tuple[State, list]:
+    devices = parallel.find_devices(mode, jax.devices()[:count])
+    training = tiny.prepare(tmp_path, devices=devices, **{"model.dtype": np.dtype(dtype).name})
+    step = parallel.compile_step(devices, training.method.train_step)
+    state = jax.tree.map(
+        lambda x: x.astype(dtype) if x.dtype == np.float32 else x, training.initial_state({})
+    )
+    state = parallel.replicate(devices, state)
+    feed, losses = _feed(training), []
+    for number in range(steps):
+        batch, _ = feed.next(number)
+        state, metrics = step(state, batch)
+        losses.append(float(parallel.to_host(metrics)["loss"]))
+    feed.close()
+    return parallel.to_host(state), losses
+
+
+def test_layouts_and_modes_agree_in_float64(tmp_path):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        runs = [run_steps(tmp_path, *layout, 20, np.float64) for layout in LAYOUTS.values()]
+    for state, losses in runs[1:]:
+        np.testing.assert_allclose(losses, runs[0][1], rtol=1e-10)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-10), state, runs[0][0])
+
+
+def test_layouts_and_modes_agree_in_float32(tmp_path):
+    runs = [run_steps(tmp_path, *layout, 20)[1] for layout in LAYOUTS.values()]
+    for losses in runs[1:]:
+        np.testing.assert_allclose(losses[:3], runs[0][:3], rtol=1e-5)
+        np.testing.assert_allclose(losses[-1], runs[0][-1], rtol=2e-2)
+
+
+def test_the_sharded_step_gathers_no_activations(tmp_path):
+    devices = parallel.find_devices("jit")
+    training = tiny.prepare(tmp_path, devices=devices)
+    state = jax.eval_shape(lambda: training.initial_state({}))
+    batch = {
+        "image": jax.ShapeDtypeStruct((16, 8, 8, 1), jnp.uint8),
+        "index": jax.ShapeDtypeStruct((16,), jnp.int32),
+        "annotations": jax.ShapeDtypeStruct((16, 1), jnp.int32),
+    }
+    step = parallel.compile_step(devices, training.method.train_step)
+    text = step.lower(state, batch).compile().as_text()
+    assert "all-reduce" in text
+    assert "all-gather" not in text
+
+
+def _feed(training: train.Training) -> train._Feed:
+    return train._Feed(training)
