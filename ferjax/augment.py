@@ -46,7 +46,8 @@ def augment(
         ranges. Colour jitter and affine are applied together or not at all, as CCT does.
     """
     choose, warp, colour, erased = jax.random.split(key, 4)
-    flip, changed = jax.random.uniform(choose, (2,)) < jnp.array([config.flip, config.jitter_affine])
+    chances = jnp.array([config.flip, config.jitter_affine])
+    flip, changed = jax.random.uniform(choose, (2,)) < chances
     view = image.astype(jnp.float32) / 255
     view = _flip_and_affine(warp, view, flip, changed, config)
     if config.jitter_affine:

@@ -27,19 +27,26 @@ IMMATERIAL = ("data.cache", "data.in_memory", "loop", "parallel")
 """Fields that may change when a run is resumed: they say how it is computed, not what."""
 
 
-def main(argv: list[str]) -> int:
-    """Parses, sets up devices, runs; returns the exit code."""
+def main() -> int:
+    """Parses the command line and runs; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("absl").setLevel(logging.WARNING)
     try:
-        config, workdir = _parse(argv)
-        if FLAGS.distributed:
-            jax.distributed.initialize()
-        _claim(workdir, config)
-        preemption.watch()
-        stages.run(config, workdir)
+        config, workdir = _parse()
     except flags.Error as error:
         return _say(f"{error}\nusage: {__doc__}", BAD_FLAGS)
+    except UserError as error:
+        return _say(f"error: {error}", USER_ERROR)
+    if FLAGS.distributed:
+        jax.distributed.initialize()
+    preemption.watch()
+    return execute(config, workdir)
+
+
+def execute(config: ConfigDict, workdir: Path) -> int:
+    """Runs a resolved config in a workdir; returns the exit code."""
+    try:
+        _claim(workdir, config)
+        stages.run(config, workdir)
     except UserError as error:
         return _say(f"error: {error}", USER_ERROR)
     except preemption.Preempted as notice:
@@ -47,11 +54,13 @@ def main(argv: list[str]) -> int:
     return DONE
 
 
-def _parse(argv: list[str]) -> tuple[ConfigDict, Path]:
+def _parse() -> tuple[ConfigDict, Path]:
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # it would show tracebacks of mistakes
     try:
-        rest = FLAGS(argv)
+        rest = FLAGS(sys.argv)
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"config: {_one_line(error)}") from error
+    logging.getLogger("absl").setLevel(logging.ERROR)
     if len(rest) > 1:
         raise flags.Error(f"unknown argument {rest[1]!r}")
     return FLAGS.config.copy_and_resolve_references(), Path(FLAGS.workdir)
@@ -126,4 +135,4 @@ def _say(text: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main())

@@ -25,7 +25,9 @@ def optimizer(
       config: `name` ('adam', 'adamax' or 'sgd': Nesterov, momentum 0.9), `learning_rate` of the
         backbone, `classifier_rate` of the last layer, `weight_decay` (L2, added to the gradient),
         and a schedule: `epoch_decay`, a factor after every epoch, and `milestones`, fractions of
-        the run at each of which the rate falls by `milestone_decay`.
+        the run at each of which the rate is multiplied by `milestone_decay`.
+      steps_per_epoch: training steps in an epoch.
+      total_steps: training steps in the run.
 
     Raises:
       UserError: for an unknown name.
@@ -42,10 +44,7 @@ def optimizer(
 
     transform = optax.partition(
         {"backbone": rule(config.learning_rate), CLASSIFIER: rule(config.classifier_rate)},
-        lambda params: {
-            name: jax.tree.map(lambda _: CLASSIFIER if name == CLASSIFIER else "backbone", part)
-            for name, part in params.items()
-        },
+        lambda params: {name: CLASSIFIER if name == CLASSIFIER else "backbone" for name in params},
     )
 
     def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
+MODES = ("jit", "pmap")
 Tree = Any
 
 
@@ -22,7 +23,7 @@ class Devices(NamedTuple):
     """Where a run computes.
 
     Attributes:
-      mode: 'jit' or 'pmap'.
+      mode: one of `MODES`.
       mesh: all devices of the run in one axis, sorted by process and id. In pmap mode only this
         process's devices: pmap's results are host-local.
     """
@@ -45,13 +46,7 @@ class Devices(NamedTuple):
 
 
 def find_devices(mode: str, devices: list[jax.Device] | None = None) -> Devices:
-    """All devices of the run, or the given ones.
-
-    Raises:
-      ValueError: for a mode other than 'jit' and 'pmap'.
-    """
-    if mode not in ("jit", "pmap"):
-        raise ValueError(f"parallel must be 'jit' or 'pmap', not {mode!r}")
+    """All devices of the run, or the given ones, for one of `MODES`."""
     if devices is None:
         devices = jax.local_devices() if mode == "pmap" else jax.devices()
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))

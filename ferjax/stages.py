@@ -50,6 +50,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     if config.run not in RUNS:
         raise UserError(f"run={config.run!r} is none of {', '.join(RUNS)}")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"seed must lie in [0, 2³²), not {config.seed}")
+    if config.parallel not in parallel.MODES:
+        raise UserError(f"parallel={config.parallel!r} is none of {', '.join(parallel.MODES)}")
     RUNS[config.run](config, workdir)
 
 

@@ -139,9 +139,7 @@ def test_the_hue_turns_by_a_fraction_of_the_circle():
 @pytest.mark.parametrize("turns", [0, 1, -1])
 def test_a_full_turn_of_the_hue_is_no_turn(turns):
     image = jnp.asarray(unit(face()))
-    np.testing.assert_allclose(
-        augment._rotate_hue(image, jnp.float32(turns)), image, atol=1e-5
-    )
+    np.testing.assert_allclose(augment._rotate_hue(image, jnp.float32(turns)), image, atol=1e-5)
 
 
 def test_turning_the_hue_keeps_value_and_chroma():

@@ -94,8 +94,8 @@ def make_student(config: ConfigDict, info: Info) -> Method:
 
     L = ½·Σ_j CE(softmax(u_j/U), softmax(v/U)) + ½·CE(y, softmax(v)), CE(target, prediction), u_j
     the teachers' and v the student's logits, U = `config.temperature`; no factor U². The teachers
-    are frozen, in evaluation mode, and see the student's augmented batch; y is the same noisy label.
-    A face that nobody labelled has no second term but counts in the mean.
+    are frozen, in evaluation mode, and see the student's augmented batch; y is the same noisy
+    label. A face that nobody labelled has no second term but counts in the mean.
 
     Raises:
       UserError: for a temperature that is not positive or an unknown variant.
@@ -108,7 +108,9 @@ def make_student(config: ConfigDict, info: Info) -> Method:
 
     def init(key: jax.Array, inputs: dict[str, State]) -> State:
         teachers = inputs["teachers"]
-        params, batch_stats = method.init_network(config, info, jax.random.fold_in(key, 0))
+        # A start of its own: the teachers' starts are fold_in(key, 0 … M − 1).
+        start = jax.random.fold_in(key, len(jax.tree.leaves(teachers.params)[0]))
+        params, batch_stats = method.init_network(config, info, start)
         frozen = {"params": teachers.params, "batch_stats": teachers.batch_stats}
         return method.start_state(params, batch_stats, transform.init(params), frozen)
 
@@ -128,7 +130,9 @@ def make_student(config: ConfigDict, info: Info) -> Method:
             copied = jax.vmap(losses.cross_entropy, (None, 0))(logits / config.temperature, soft)
             hard = hard_terms * loss_of(logits, target) * labelled
             everyone = jnp.ones_like(labelled)  # an unlabelled face still has teachers
-            loss, _ = parallel.mean_over_faces(0.5 * copied.sum(axis=0) + 0.5 * hard, everyone, axis_name)
+            loss, _ = parallel.mean_over_faces(
+                0.5 * copied.sum(axis=0) + 0.5 * hard, everyone, axis_name
+            )
             return loss, (logits, batch_stats)
 
         (loss, (logits, batch_stats)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
@@ -154,6 +158,7 @@ def consensus_weight(epoch: Array, config: ConfigDict, info: Info) -> Float[Arra
       epoch: e, the current epoch, counted from 0.
       config: `lambda_max`, `beta`, `ramp` (e_r as a fraction of the run's epochs) and `variant`;
         'released' lets λ fall again after e_r, as the formula does as printed.
+      info: gives the run's length in epochs.
     """
     ramp_epochs = config.ramp * info.total_steps / info.steps_per_epoch
     left = 1 - epoch.astype(jnp.float32) / ramp_epochs

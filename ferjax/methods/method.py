@@ -27,8 +27,7 @@ MULTI_TARGET_SHARE = 0.3
 """A class counts as right in multi-target mode if it holds more than this share of the votes."""
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
     """Everything that changes during training; what is in here is checkpointed.
 
     Leaves are arrays on devices or on the host, or stand for them (shapes, shardings).
@@ -223,7 +222,7 @@ def targets(
 
 
 def supervised_loss(info: Info) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """The loss against `targets`: cross-entropy, or for multiple targets the best of the allowed."""
+    """The loss against `targets`: cross-entropy, or with multiple targets the best allowed one."""
     if info.label == "multi_target":
         return lambda logits, target: losses.multi_target(logits, target > 0)
     return losses.cross_entropy
@@ -279,8 +278,10 @@ def epoch_rows(config: ConfigDict, info: Info) -> Callable[[int], Int32[np.ndarr
     chances = weights / weights.sum()
 
     def draw(epoch: int) -> Int32[np.ndarray, " rows"]:
-        return np.random.default_rng([config.seed, epoch]).choice(
-            count, size=count, p=chances
-        ).astype(np.int32)
+        return (
+            np.random.default_rng([config.seed, epoch])
+            .choice(count, size=count, p=chances)
+            .astype(np.int32)
+        )
 
     return draw

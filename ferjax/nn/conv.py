@@ -78,11 +78,13 @@ def _conv(window: _Window, images: Array, kernel: Array) -> Array:
 
 
 def _conv_fwd(window: _Window, images: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    images = lax.optimization_barrier(images)
     return _conv(window, images, kernel), (images, kernel)
 
 
 def _conv_bwd(window: _Window, saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     images, kernel = saved
+    cotangent = lax.optimization_barrier(cotangent)
     size, kernel_size = images.shape[1:3], kernel.shape[:2]
     image_gradient = _stackable(partial(_image_gradient, window, size), (0, 0), (2, 3))
     kernel_gradient = _stackable(partial(_kernel_gradient, window, kernel_size), (3, 2), (3, 3))
@@ -129,6 +131,43 @@ def _split(joined: Array, axis: int, size: int) -> Array:
 
 
 def _forward(window: _Window, images: Array, kernel: Array) -> Array:
+    conv = _by_patches if _small(window, images.shape[1:3], kernel.shape[:2]) else _by_lax
+    return conv(window, images, kernel)
+
+
+def _image_gradient(
+    window: _Window, size: tuple[int, ...], cotangent: Array, kernel: Array
+) -> Array:
+    conv = _by_patches if _small(window, cotangent.shape[1:3], kernel.shape[:2]) else _by_lax
+    images = jax.ShapeDtypeStruct((len(cotangent), *size, kernel.shape[2]), kernel.dtype)
+    return jax.linear_transpose(lambda x: conv(window, x, kernel), images)(cotangent)[0]
+
+
+def _kernel_gradient(
+    window: _Window, size: tuple[int, ...], images: Array, cotangent: Array
+) -> Array:
+    if _wide(window, images, cotangent):
+        return _kernel_gradient_by_rows_and_columns(window, size, images, cotangent)
+    conv = _by_patches if _small(window, size, size) else _by_lax
+    kernel = jax.ShapeDtypeStruct((*size, images.shape[3], cotangent.shape[3]), images.dtype)
+    return jax.linear_transpose(lambda k: conv(window, images, k), kernel)(cotangent)[0]
+
+
+def _small(window: _Window, size: tuple[int, ...], kernel_size: tuple[int, ...]) -> bool:
+    """Whether patches beat XLA's convolution, which on CPU has no fast code for such sizes."""
+    if jax.default_backend() != "cpu" or window.lhs_dilation + window.rhs_dilation != (1, 1, 1, 1):
+        return False
+    return kernel_size == (1, 1) or all(n < k for n, k in zip(size, kernel_size, strict=True))
+
+
+def _wide(window: _Window, images: Array, cotangent: Array) -> bool:
+    """Whether copying shifted operands for a kernel gradient is cheap beside the products."""
+    undilated = window.strides + window.lhs_dilation + window.rhs_dilation == (1,) * 6
+    channels = min(images.shape[3], cotangent.shape[3])
+    return jax.default_backend() == "cpu" and undilated and channels >= 64
+
+
+def _by_lax(window: _Window, images: Array, kernel: Array) -> Array:
     return lax.conv_general_dilated(
         images,
         kernel,
@@ -141,17 +180,42 @@ def _forward(window: _Window, images: Array, kernel: Array) -> Array:
     )
 
 
-def _image_gradient(
-    window: _Window, size: tuple[int, ...], cotangent: Array, kernel: Array
-) -> Array:
-    images = jax.ShapeDtypeStruct((len(cotangent), *size, kernel.shape[2]), kernel.dtype)
-    transpose = jax.linear_transpose(lambda x: _forward(window, x, kernel), images)
-    return transpose(cotangent)[0]
+def _by_patches(window: _Window, images: Array, kernel: Array) -> Array:
+    """The convolution as one matrix product, of the window around each output with the kernel."""
+    height, width = kernel.shape[:2]
+    padded = jnp.pad(images, ((0, 0), *window.padding, (0, 0)))
+    down, right = window.strides
+    last_row, last_column = padded.shape[1] - height, padded.shape[2] - width
+    patches = jnp.concatenate(
+        [
+            padded[:, i : i + last_row + 1 : down, j : j + last_column + 1 : right]
+            for i in range(height)
+            for j in range(width)
+        ],
+        axis=-1,
+    )
+    return jnp.matmul(patches, kernel.reshape(-1, kernel.shape[3]), precision=window.precision)
 
 
-def _kernel_gradient(
+def _kernel_gradient_by_rows_and_columns(
     window: _Window, size: tuple[int, ...], images: Array, cotangent: Array
 ) -> Array:
-    kernel = jax.ShapeDtypeStruct((*size, images.shape[3], cotangent.shape[3]), images.dtype)
-    transpose = jax.linear_transpose(lambda k: _forward(window, images, k), kernel)
-    return transpose(cotangent)[0]
+    """The kernel gradient of a convolution of stride 1 as one matrix product.
+
+    Images are shifted by the rows of the kernel and cotangents, the other way, by its columns: that
+    copies 3 + 3 times where the patches of a 3x3 kernel copy 9 times.
+    """
+    height, width = size
+    rows, columns = cotangent.shape[1], images.shape[2]
+    left, right = width - 1 - window.padding[1][0], width - 1 - window.padding[1][1]
+    padded = jnp.pad(images, ((0, 0), window.padding[0], (0, 0), (0, 0)))
+    zero = jnp.zeros((), cotangent.dtype)
+    shifted = lax.pad(cotangent, zero, ((0, 0, 0), (0, 0, 0), (left, right, 0), (0, 0, 0)))
+    down = jnp.concatenate([padded[:, i : i + rows] for i in range(height)], axis=-1)
+    across = jnp.concatenate(
+        [shifted[:, :, j : j + columns] for j in reversed(range(width))], axis=-1
+    )
+    product = lax.dot_general(
+        down, across, (((0, 1, 2), (0, 1, 2)), ((), ())), precision=window.precision
+    )
+    return jnp.moveaxis(product.reshape(height, images.shape[3], width, -1), 2, 1)

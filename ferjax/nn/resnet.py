@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from ferjax.errors import UserError
 from ferjax.nn.batchnorm import BatchNorm
 from ferjax.nn.conv import stackable_conv
+from ferjax.nn.pooling import max_pool
 
 
 class _Stages(NamedTuple):
@@ -109,7 +110,7 @@ class ResNet(nn.Module):
         x = images.astype(self.dtype)
         if self.stem == "imagenet":
             x = nn.relu(conv(self.width, 7, 2, name="stem")(x))
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            x = max_pool(x, size=3, stride=2, padding=1)
         else:
             x = nn.relu(conv(self.width, 3, self.stem_stride, name="stem")(x))
         block = _Bottleneck if self.bottleneck else _BasicBlock

@@ -97,7 +97,7 @@ def test_votes_need_a_dataset_that_has_them(label):
 
 
 def test_an_unknown_label_is_named_with_the_known_ones():
-    with pytest.raises(UserError, match="'carl' is none of .*random.*anna, ben"):
+    with pytest.raises(UserError, match=r"'carl' is none of .*random.*anna, ben"):
         targets("carl")
 
 

@@ -27,11 +27,12 @@ def config():
 
 @pytest.fixture(scope="module")
 def steps(config):
-    """The method, a state, and the state and metrics after a batch labelled in part and in full."""
+    """The method, a state, and what comes of it after batches with some, all and no labels."""
     made = supervised.make(config, problem.info())
     state = jax.jit(made.init)(jax.random.key(0), {})
     step = jax.jit(made.train_step)
-    return made, state, step(state, problem.batch(labelled=LABELLED)), step(state, problem.batch())
+    after = [step(state, problem.batch(labelled=count)) for count in (LABELLED, problem.SIZE, 0)]
+    return made, state, *after
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +41,15 @@ def logits_of(config):
 
     def logits_of(params, state, batch):
         images = method.augmented(config, state, batch)
-        return method.train_logits(
-            config, problem.info(), None, params, state.batch_stats, images
-        )[0]
+        return method.train_logits(config, problem.info(), None, params, state.batch_stats, images)[
+            0
+        ]
 
     return logits_of
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_the_labelled_faces(steps, logits_of):
-    _, state, partly, fully = steps
+    _, state, partly, fully, _ = steps
     batch = problem.batch()
     logits = jax.jit(logits_of)(state.params, state, batch)
     each = problem.cross_entropy(logits, batch["annotations"][:, 0])
@@ -60,7 +61,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_labelled_faces(steps, logits_
 
 def test_unlabelled_faces_add_nothing_to_the_gradient(steps, logits_of):
     """Masking equals subsetting, given that the whole batch passes through batch normalisation."""
-    _, state, (after, _), _ = steps
+    _, state, (after, _), *_ = steps
     batch = problem.batch()
     classes = batch["annotations"][:LABELLED, 0]
 
@@ -78,22 +79,20 @@ def test_unlabelled_faces_add_nothing_to_the_gradient(steps, logits_of):
 
 
 def test_a_step_moves_the_step_counter_and_the_batch_statistics(steps):
-    _, state, (after, _), _ = steps
+    _, state, (after, _), *_ = steps
     assert (int(state.step), int(after.step)) == (0, 1)
     moved = jax.tree.map(lambda x, y: bool((x != y).any()), state.batch_stats, after.batch_stats)
     assert all(jax.tree.leaves(moved))
 
 
-def test_a_batch_without_labels_changes_nothing_but_the_statistics(config):
-    made = supervised.make(config, problem.info())
-    state = made.init(jax.random.key(0), {})
-    after, metrics = jax.jit(made.train_step)(state, problem.batch(labelled=0))
+def test_a_batch_without_labels_changes_nothing_but_the_statistics(steps):
+    _, state, *_, (after, metrics) = steps
     assert float(metrics["loss"]) == 0
     tiny.assert_same(after.params, state.params)
 
 
 def test_predictions_are_probabilities_under_the_one_head(steps):
-    made, state, _, _ = steps
+    made, state, *_ = steps
     predictions = jax.jit(made.predict)(state, problem.batch()["image"])
     assert [name for name, _ in made.heads] == list(predictions) == ["network"]
     np.testing.assert_allclose(predictions["network"].sum(axis=1), 1, rtol=1e-5)

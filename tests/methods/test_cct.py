@@ -1,0 +1,336 @@
+"""Consensual collaborative training and its distillation against the paper's formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ferjax.errors import UserError
+from ferjax.methods import cct, method, supervised
+from tests import tiny
+from tests.methods import problem
+
+STEP = 70  # epoch 7 of 10: past the start of the ramp, before its end
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny_network():
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.use_tiny_network(patch)
+        yield
+
+
+def config(stage="teachers", **changes):
+    """The recipe of a stage; SGD keeps rounding errors as small as they are."""
+    sgd = {"teachers.optimizer.name": "sgd", "student.optimizer.name": "sgd"}
+    flat = {f"{stage}.{name}": value for name, value in changes.items()}
+    return tiny.stage_config(stage, **sgd | flat)
+
+
+# --- λ ---
+
+
+def weights(epochs, **changes):
+    """λ at the given epochs of a run of 100, so that e_r is 90."""
+    made, info = config(**changes), problem.info(total_steps=1000)
+    return [float(cct.consensus_weight(jnp.int32(epoch), made, info)) for epoch in epochs]
+
+
+def test_lambda_rises_by_the_papers_formula():
+    # 0.9·exp(−0.65·(1 − e/90)²): exp(−0.65), exp(−0.65/4) and exp(−0.0065) of 0.9.
+    np.testing.assert_allclose(weights([0, 45, 81]), [0.4698412, 0.7650144, 0.8941690], rtol=1e-5)
+
+
+def test_lambda_is_held_at_its_largest_after_the_ramp():
+    np.testing.assert_allclose(weights([90, 91, 99, 150]), 0.9, rtol=1e-6)
+
+
+def test_lambda_never_falls():
+    assert (np.diff(weights(range(0, 100, 7))) >= 0).all()
+
+
+def test_lambda_falls_again_after_the_ramp_as_released():
+    released = weights([81, 90, 99], variant="released")
+    np.testing.assert_allclose(released, [0.8941690, 0.9, 0.8941690], rtol=1e-5)
+
+
+def test_lambda_follows_its_parameters():
+    changed = weights([0, 25, 50, 75], lambda_max=0.5, beta=2.0, ramp=0.5)
+    expected = 0.5 * np.exp([-2.0, -0.5, 0.0, 0.0])
+    np.testing.assert_allclose(changed, expected, rtol=1e-5)
+
+
+# --- the networks in consensus ---
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two networks: the method, a state at `STEP`, the compiled step."""
+    made = cct.make_teachers(config(), problem.info())
+    state = jax.jit(made.init)(jax.random.key(0), {}).replace(step=jnp.int32(STEP))
+    return made, state, jax.jit(made.train_step)
+
+
+@pytest.fixture(scope="module")
+def pair_logits(pair):
+    """Each network's logits in training mode, network by network, on the batch's own views."""
+    _, state, _ = pair
+    made, info = config(), problem.info()
+
+    @jax.jit
+    def logits_of(j):
+        params, batch_stats = jax.tree.map(lambda x: x[j], (state.params, state.batch_stats))
+        images = method.augmented(made, state, problem.batch())
+        return method.train_logits(made, info, None, params, batch_stats, images)[0]
+
+    return np.stack([logits_of(j) for j in range(2)])
+
+
+def by_hand(logits, labelled=problem.SIZE):
+    """(Σ_j CE, Σ_j Σ_{k≠j} KL) of two networks, each the mean over the labelled faces."""
+    classes = problem.batch()["annotations"][:, 0]
+    fit = sum(problem.cross_entropy(one, classes) for one in logits)
+    first, second = (problem.log_softmax(one) for one in logits)
+    apart = (np.exp(first) * (first - second) + np.exp(second) * (second - first)).sum(axis=1)
+    return fit[:labelled].mean(), apart[:labelled].mean()
+
+
+@pytest.mark.parametrize("labelled", [problem.SIZE, 5])
+def test_the_loss_is_the_papers_formula_over_the_labelled_faces(pair, pair_logits, labelled):
+    _, state, step = pair
+    _, metrics = step(state, problem.batch(labelled=labelled))
+    weight = 0.9 * np.exp(-0.65 * (1 - 7 / 9) ** 2)
+    fit, apart = by_hand(pair_logits, labelled)
+    assert apart > 0.01  # networks that start differently disagree
+    np.testing.assert_allclose(metrics["lambda"], weight, rtol=1e-5)
+    np.testing.assert_allclose(metrics["supervised"], fit, rtol=1e-5)
+    np.testing.assert_allclose(metrics["consistency"], apart, rtol=1e-4)
+    np.testing.assert_allclose(metrics["loss"], (1 - weight) * fit + weight * apart, rtol=1e-5)
+
+
+def test_accuracy_is_given_for_each_network_and_on_average(pair, pair_logits):
+    _, state, step = pair
+    _, metrics = step(state, problem.batch())
+    given = np.asarray(problem.batch()["annotations"][:, 0])
+    hits = (pair_logits.argmax(axis=2) == given).mean(axis=1)
+    each = [metrics[f"network_{j}/accuracy"] for j in (1, 2)]
+    np.testing.assert_allclose(each, hits, rtol=1e-6)
+    np.testing.assert_allclose(metrics["accuracy"], hits.mean(), rtol=1e-6)
+
+
+def test_as_released_both_sums_carry_a_third(pair, pair_logits):
+    _, state, _ = pair
+    made = cct.make_teachers(config(variant="released"), problem.info())
+    _, metrics = jax.jit(made.train_step)(state, problem.batch())
+    fit, apart = by_hand(pair_logits)
+    np.testing.assert_allclose(metrics["supervised"], 0.33 * fit, rtol=1e-5)
+    np.testing.assert_allclose(metrics["consistency"], 0.33 * apart, rtol=1e-4)
+    weight = metrics["lambda"]
+    expected = 0.33 * ((1 - weight) * fit + weight * apart)
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+
+
+def test_networks_start_differently_and_the_first_as_the_baseline(pair):
+    _, state, _ = pair
+    kernel = state.params["classifier"]["kernel"]
+    assert (kernel[0] != kernel[1]).any()
+    baseline = supervised.make(config("baseline"), problem.info())
+    alone = jax.jit(baseline.init)(jax.random.key(0), {})
+    problem.assert_close(jax.tree.map(lambda x: x[0], state.params), alone.params, rtol=1e-6)
+
+
+def test_permuting_the_networks_permutes_what_they_become(pair):
+    _, state, step = pair
+
+    def swapped(tree):
+        return jax.tree.map(lambda x: x[::-1], tree)
+
+    turned = state.replace(params=swapped(state.params), batch_stats=swapped(state.batch_stats))
+    for seed in range(3):
+        state, metrics = step(state, problem.batch(seed))
+        turned, turned_metrics = step(turned, problem.batch(seed))
+    problem.assert_close(swapped(turned.params), state.params, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(turned_metrics["loss"], metrics["loss"], rtol=1e-5)
+    np.testing.assert_allclose(
+        turned_metrics["network_1/accuracy"], metrics["network_2/accuracy"], rtol=1e-6
+    )
+
+
+def test_one_network_without_consensus_is_supervised_training_step_for_step():
+    adam = {"teachers.optimizer.name": "adam"}
+    alone = {"teachers.networks": 1, "teachers.lambda_max": 0.0}
+    info = problem.info()
+    collaborative = cct.make_teachers(tiny.stage_config("teachers", **adam | alone), info)
+    plain = supervised.make(tiny.stage_config("baseline", **adam), info)
+    states, losses = [], []
+    for made in (collaborative, plain):
+        state, step = jax.jit(made.init)(jax.random.key(3), {}), jax.jit(made.train_step)
+        for seed in range(4):
+            state, metrics = step(state, problem.batch(seed, labelled=6))
+            losses.append(float(metrics["loss"]))
+        states.append(state)
+    np.testing.assert_allclose(losses[:4], losses[4:], rtol=1e-5)
+    of_one = jax.tree.map(lambda x: x[0], (states[0].params, states[0].batch_stats))
+    problem.assert_close(of_one, (states[1].params, states[1].batch_stats), rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_reads_images_places_and_annotations_only(pair):
+    made, state, _ = pair
+    poisoned = problem.batch() | {"truth": jnp.full(problem.SIZE, jnp.nan)}
+    read = jax.make_jaxpr(made.train_step)(state, poisoned).jaxpr
+    used = {id(variable) for equation in read.eqns for variable in equation.invars}
+    names = dict(zip(sorted(poisoned), read.invars[-len(poisoned) :], strict=True))
+    assert {name for name, variable in names.items() if id(variable) in used} == {
+        "annotations",
+        "image",
+        "index",
+    }
+
+
+# --- predictions ---
+
+
+def test_heads_are_the_average_the_vote_and_each_network_in_this_order(pair):
+    made, state, _ = pair
+    predictions = jax.jit(made.predict)(state, problem.batch()["image"])
+    names = [name for name, kind in made.heads if kind == "class"]
+    assert names == ["average", "vote", "network_1", "network_2"]
+    assert set(predictions) == set(names)
+    for probs in predictions.values():
+        np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-5)
+    average = (predictions["network_1"] + predictions["network_2"]) / 2
+    np.testing.assert_allclose(predictions["average"], average, rtol=1e-5)
+
+
+def test_two_votes_beat_one_however_sure_and_a_tie_goes_to_the_likelier():
+    probs = jnp.array(
+        [
+            [[0.4, 0.3, 0.3], [0.6, 0.3, 0.1]],
+            [[0.4, 0.3, 0.3], [0.1, 0.9, 0.0]],
+            [[0.0, 0.0, 1.0], [0.3, 0.3, 0.4]],
+        ]
+    )
+    vote = cct.majority_vote(probs)
+    # (votes + half the mean probability) / 3.5
+    expected = [2 + 0.4 / 3, 0.1, 1 + 0.8 / 3], [1 + 0.5 / 3, 1.25, 1 + 0.25 / 3]
+    np.testing.assert_allclose(vote, np.array(expected) / 3.5, rtol=1e-5)
+    np.testing.assert_array_equal(vote.argmax(axis=1), [0, 1])
+    np.testing.assert_allclose(vote.sum(axis=1), 1, rtol=1e-6)
+
+
+# --- distillation ---
+
+
+@pytest.fixture(scope="module")
+def teachers(pair):
+    """The two networks after a few steps, so that their running statistics mean something."""
+    _, state, step = pair
+    for seed in range(3):
+        state, _ = step(state, problem.batch(seed))
+    return state
+
+
+@pytest.fixture(scope="module")
+def distilled(teachers):
+    """Variant -> (student, its start, its state and metrics after a step on 5 labelled of 8)."""
+    outcomes, state = {}, None
+    for variant in ("paper", "released"):
+        made = cct.make_student(config("student", variant=variant), problem.info())
+        state = state or jax.jit(made.init)(jax.random.key(5), {"teachers": teachers})
+        outcomes[variant] = made, state, *jax.jit(made.train_step)(state, problem.batch(labelled=5))
+    return outcomes
+
+
+@pytest.mark.parametrize(("variant", "hard_terms"), [("paper", 1), ("released", 2)])
+def test_the_student_minimises_the_papers_distillation_loss(
+    distilled, teachers, variant, hard_terms
+):
+    """Temperature 2, no factor U²; the hard term once, or as released once for each teacher."""
+    _, state, _, metrics = distilled[variant]
+    made, info, batch = config("student"), problem.info(), problem.batch()
+
+    @jax.jit
+    def logits():
+        images = method.augmented(made, state, batch)
+        v, _ = method.train_logits(made, info, None, state.params, state.batch_stats, images)
+        stack = teachers.params, teachers.batch_stats
+        networks = [jax.tree.map(lambda x, j=j: x[j], stack) for j in range(2)]
+        return v, [method.predict_logits(made, info, *one, images) for one in networks]
+
+    v, u = jax.tree.map(lambda x: np.asarray(x, np.float64), logits())
+    soft = sum(
+        -(np.exp(problem.log_softmax(one / 2)) * problem.log_softmax(v / 2)).sum(axis=1)
+        for one in u
+    )
+    hard = problem.cross_entropy(v, batch["annotations"][:, 0]) * (np.arange(problem.SIZE) < 5)
+    expected = 0.5 * soft.mean() + 0.5 * hard_terms * hard.mean()
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+
+
+def test_the_student_learns_and_its_teachers_stay_as_they_were(distilled, teachers):
+    _, before, after, _ = distilled["paper"]
+    tiny.assert_same(after.frozen["params"], teachers.params)
+    tiny.assert_same(after.frozen["batch_stats"], teachers.batch_stats)
+    moved = jax.tree.map(lambda x, y: bool((x != y).any()), before.params, after.params)
+    assert all(jax.tree.leaves(moved))
+
+
+def test_the_student_predicts_with_one_network(distilled):
+    made, state, *_ = distilled["paper"]
+    assert made.heads == (("network", "class"),)
+    probs = jax.jit(made.predict)(state, problem.batch()["image"])["network"]
+    np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-5)
+
+
+# --- a problem to solve ---
+
+
+def striped(size, seed):
+    """Faces that are plain, striped across or striped down, by class; as bright on average."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 3, size)
+    down = np.tile(np.arange(8) // 2 % 2 * 100, (8, 1))
+    patterns = np.stack([np.full((8, 8), 50), down.T, down])
+    images = patterns[truth][..., None] + rng.integers(40, 80, (size, 8, 8, 1))
+    return jnp.asarray(images.astype(np.uint8)), truth
+
+
+def test_consensus_learns_through_wrong_labels_what_a_constant_answer_cannot():
+    """Three labels in ten are wrong; the test labels are right."""
+    images, truth = striped(240, seed=0)
+    rng = np.random.default_rng(1)
+    wrong = rng.permutation(240) < 72
+    given = jnp.asarray(np.where(wrong, (truth + rng.integers(1, 3, 240)) % 3, truth), jnp.int32)
+    rates = {"learning_rate": 1e-2, "classifier_rate": 1e-2}
+    changes = {f"teachers.optimizer.{name}": rate for name, rate in rates.items()}
+    recipe = tiny.stage_config("teachers", **changes | {"model.width": 8})
+    made = cct.make_teachers(recipe, problem.info(total_steps=40))
+    state, step = jax.jit(made.init)(jax.random.key(0), {}), jax.jit(made.train_step)
+    for rows in np.concatenate([rng.permutation(240).reshape(10, 24) for _ in range(4)]):
+        index = jnp.asarray(rows, jnp.int32)
+        batch = {"image": images[index], "index": index, "annotations": given[index, None]}
+        state, metrics = step(state, batch)
+    test_images, test_truth = striped(100, seed=2)
+    predictions = jax.jit(made.predict)(state, test_images)
+    for head, _ in made.heads:
+        assert (np.argmax(predictions[head], axis=1) == test_truth).mean() > 0.9, head
+    assert np.bincount(test_truth).max() < 50  # all that a constant answer gets right
+    assert metrics["consistency"] < 0.1
+
+
+# --- what a user can get wrong ---
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("networks", 0), ("lambda_max", 1.5), ("lambda_max", -0.1), ("ramp", 0.0), ("variant", "new")],
+)
+def test_a_wrong_setting_of_the_teachers_is_named(field, value):
+    with pytest.raises(UserError, match=f"teachers.{field}"):
+        cct.make_teachers(config(**{field: value}), problem.info())
+
+
+@pytest.mark.parametrize(("field", "value"), [("temperature", 0.0), ("variant", "new")])
+def test_a_wrong_setting_of_the_student_is_named(field, value):
+    with pytest.raises(UserError, match=f"student.{field}"):
+        cct.make_student(config("student", **{field: value}), problem.info())

@@ -1,0 +1,162 @@
+"""The command a user types: what it leaves in the workdir, and one clear line for each mistake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import cct, cct_sweep, supervised
+from ferjax import main
+from tests import tiny
+
+FIELDS = {
+    "data.train_size": 48,
+    "data.test_size": 16,
+    "data.image_size": 24,
+    "model.name": tiny.NETWORK,
+    "model.width": 4,
+    "loop.eval_batch_size": 16,
+}
+STAGES = {
+    "teachers.networks": 2,
+    "teachers.batch_size": 16,
+    "teachers.epochs": 2.0,
+    "student.batch_size": 16,
+    "student.epochs": 1.0,
+}
+
+
+@pytest.fixture(autouse=True)
+def _tiny_network(monkeypatch):
+    tiny.use_tiny_network(monkeypatch)
+
+
+def run(workdir: Path, config: ConfigDict | None = None, **changes) -> int:
+    config = config or cct.get_config()
+    config.update_from_flattened_dict(FIELDS | STAGES | changes)
+    return main.execute(config.copy_and_resolve_references(), workdir)
+
+
+def type_in(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "ferjax.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_the_quick_start_leaves_what_the_contract_says(tmp_path, capsys):
+    assert run(tmp_path) == 0
+    table = capsys.readouterr().out
+    result = json.loads((tmp_path / "result.json").read_text())
+    rows = ["baseline", "teachers/network_1", "teachers/network_2", "teachers/vote"]
+    for row in (*rows, "teachers/average", "student"):
+        assert row in table
+    assert result["headline"] == "student"
+    assert set(result["comparators"]) == {*rows, "teachers/average"}
+    assert 0 <= result["test_accuracy"] <= 1
+    assert sum(map(sum, result["confusion"])) == 16
+    for name in ("uar", "macro_f1", "images_per_second", "wall_seconds", "peak_memory_bytes"):
+        assert result[name] >= 0
+    assert (tmp_path / "report" / "index.html").exists()
+    for stage in ("baseline", "teachers", "student"):
+        assert (tmp_path / "stages" / stage / "done.json").exists()
+        assert list((tmp_path / "stages" / stage / "checkpoints").iterdir())
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["config"]["baseline"]["epochs"] == 2  # the baseline follows the teachers
+    assert config["versions"]["jax"]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {line["split"] for line in lines} == {"train", "eval"}
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "stages").rglob("*")}
+    assert run(tmp_path) == 0  # nothing is trained again
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "stages").rglob("*")}
+    assert json.loads((tmp_path / "result.json").read_text())["confusion"] == result["confusion"]
+
+
+def test_the_supervised_config_runs(tmp_path):
+    config = supervised.get_config()
+    changes = {"supervised.epochs": 1.0, "supervised.batch_size": 16}
+    config.update_from_flattened_dict(FIELDS | changes)
+    assert main.execute(config, tmp_path) == 0
+    assert json.loads((tmp_path / "result.json").read_text())["headline"] == "supervised"
+
+
+@pytest.mark.parametrize(
+    ("sweep", "values", "rows"),
+    [
+        ("networks", {"networks": (1, 2)}, ["1", "2"]),
+        ("temperature", {"temperatures": (2.0,)}, ["2.0"]),
+        ("beta", {"betas": (0.65,)}, ["0.65"]),
+    ],
+)
+def test_a_sweep_prints_the_papers_table(tmp_path, capsys, sweep, values, rows):
+    changes = {"sweep": sweep, "teachers.epochs": 1.0, **values}
+    assert run(tmp_path, cct_sweep.get_config(), **changes) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in table[1:]] == rows
+    accuracy = json.loads((tmp_path / "result.json").read_text())["accuracy"]
+    assert table[-1].split()[-1] == f"{100 * list(accuracy.values())[-1]:.2f}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"teachers.batch_size": 20}, "baseline.batch_size 20 does not divide by the 8 devices"),
+        ({"data.train_size": 0}, "train_size"),
+        ({"label": "nobody"}, "label='nobody' is none of"),
+        ({"teachers.lambda_max": 2.0}, "teachers.lambda_max must lie in [0, 1], not 2.0"),
+        ({"teachers.optimizer.name": "magic"}, "optimizer.name 'magic' is none of"),
+        ({"noise.rate": 1.5}, "rate"),
+        ({"seed": -1}, "seed"),
+        ({"parallel": "magic"}, "parallel"),
+        ({"run": "magic"}, "run='magic' is none of train, sweep"),
+        ({"model.stem": "magic"}, "stem 'magic'"),
+    ],
+)
+def test_a_mistake_in_the_config_is_one_line_and_exit_code_1(tmp_path, capsys, changes, words):
+    assert run(tmp_path, **changes) == 1
+    error = capsys.readouterr().err
+    line = next(line for line in error.splitlines() if line.startswith("error: "))
+    assert words in line
+    assert not (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--config=configs/cct.py", "--config.teachers.epoch=1"], 1, ["epoch"]),
+        (["--config=configs/cct.py", "--config.teachers.epochs=many"], 2, ["many"]),
+        (["--config=configs/cct.py:moonfaces"], 1, ["moonfaces", "ferplus"]),
+        (["--config=configs/nothing.py"], 1, ["configs/nothing.py"]),
+        (["--config=configs/cct.py", "--nonsense=1"], 2, ["nonsense"]),
+        (["--config=configs/cct.py", "surplus"], 2, ["surplus"]),
+    ],
+)
+def test_a_mistyped_command_is_explained_and_leaves_nothing(tmp_path, arguments, code, words):
+    done = type_in(*arguments, f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_resuming_with_another_config_names_the_fields(tmp_path, capsys):
+    assert run(tmp_path, **{"teachers.epochs": 0.0}) == 1  # claims the folder, trains nothing
+    capsys.readouterr()
+    changes = {"teachers.epochs": 3.0, "seed": 1, "loop.log_steps": 5}
+    assert run(tmp_path, **changes) == 1
+    error = capsys.readouterr().err
+    assert "teachers.epochs was 0.0, is 3.0" in error
+    assert "seed was 0, is 1" in error
+    assert "log_steps" not in error
+
+
+def test_a_missing_data_folder_says_what_is_expected(tmp_path, capsys):
+    config = cct.get_config("ferplus")
+    config.data.dir = str(tmp_path / "nowhere")
+    assert main.execute(config.copy_and_resolve_references(), tmp_path / "run") == 1
+    error = capsys.readouterr().err
+    assert "fer2013new.csv" in error
+    assert "nowhere" in error
