@@ -21,9 +21,7 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
     config.teachers = _teachers()
     config.student = _student()
     if dataset == "synthetic":
-        config.teachers.epochs = 20.0
-        config.teachers.batch_size = 64
-        config.student.epochs = 10.0
+        _hurry(config)
     config.baseline = _alike(config.teachers)
     return config
 
@@ -52,6 +50,24 @@ def _student() -> ConfigDict:
     config.temperature = 2.0
     config.variant = "paper"  # or 'released'
     return config
+
+
+def _hurry(config: ConfigDict) -> None:
+    """A recipe that shows in three minutes on two CPU cores what the paper's shows in hours.
+
+    A single network has to fit the faces and begin to learn wrong labels by heart in a few hundred
+    steps, so rates are high and fall fast, and only flips augment.
+    """
+    config.augment.jitter_affine = 0.0
+    config.augment.erase = 0.0
+    config.teachers.epochs = 14.0
+    config.teachers.batch_size = 64
+    config.teachers.optimizer.learning_rate = 3e-3
+    config.teachers.optimizer.epoch_decay = 0.9
+    config.student.epochs = 6.0
+    config.student.optimizer.learning_rate = 1e-2
+    config.student.optimizer.classifier_rate = 1e-2
+    config.student.optimizer.milestones = (0.5, 0.8)
 
 
 def _alike(teachers: ConfigDict) -> ConfigDict:

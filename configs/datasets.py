@@ -107,11 +107,11 @@ def _synthetic(config: ConfigDict) -> None:
     config.data.seed = 0
     config.data.train_size = 4000
     config.data.test_size = 1000
-    config.data.image_size = 40
-    config.data.ambiguity = 0.5  # 0: every face clear, 1: neighbours look alike
+    config.data.image_size = 32
+    config.data.ambiguity = 0.25  # 0: every face clear, 1: neighbours look alike
     config.data.confusions = ()
     config.data.in_memory = True
-    config.model = _model("resnet18", width=8, stem="small", stem_stride=2)
+    config.model = _model("resnet20", width=8, stem="small", stem_stride=2)
     config.noise.kind = "symmetric"
 
 

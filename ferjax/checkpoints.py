@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import serialization, traverse_util
@@ -22,14 +23,31 @@ Leaves = dict[str, np.ndarray]
 
 
 class Checkpoints:
-    """The checkpoints in one folder, the newest `keep` of them."""
+    """The checkpoints in one folder, the newest `keep` of them.
+
+    Every process holds the whole state: process 0 alone writes and deletes, all read. Make, restore
+    and close them on all processes.
+    """
 
     def __init__(self, folder: Path, keep: int):
         self._folder = folder
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+        self._writes = jax.process_index() == 0
+        if self._writes:
+            folder.mkdir(parents=True, exist_ok=True)
+        parallel.barrier("folder of checkpoints")
+        # Each process stands alone, or Orbax would wait for the others wherever one of them saves.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(),
+            active_processes={jax.process_index()},
+            barrier_sync_key_prefix=str(jax.process_index()),
         )
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=False,
+            read_only=not self._writes,
+            multiprocessing_options=alone,
+        )
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def save(self, state: State) -> None:
         """Starts to save in the background; an error shows at the next save, or at `close`.
@@ -37,6 +55,8 @@ class Checkpoints:
         Raises:
           UserError: if the disk doesn't take it; earlier checkpoints stay usable.
         """
+        if not self._writes:
+            return
         leaves = _leaves(parallel.to_host(state.replace(frozen=())))
         step = int(leaves["step"])
         sums = {name: _checksum(value) for name, value in leaves.items()}
@@ -60,15 +80,12 @@ class Checkpoints:
         Raises:
           UserError: if what was saved has other arrays than the template.
         """
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                leaves = self._read(step)
-            except Exception as error:  # a damaged checkpoint raises nearly anything
-                logging.warning("checkpoint %s/%d is unreadable, deleted: %s", self._folder, step, error)
-                self._manager.delete(step)
-                continue
-            return _state(template, leaves, self._folder / str(step))
-        return None
+        newest = self._newest_readable() if self._writes else None
+        step = parallel.of_first_process(newest[0] if newest else -1)
+        if step < 0:
+            return None
+        leaves = newest[1] if newest else self._read(step)
+        return _state(template, leaves, self._folder / str(step))
 
     def latest(self) -> Path | None:
         """The folder of the newest checkpoint."""
@@ -87,6 +104,17 @@ class Checkpoints:
             raise self._unwritable(error) from error
         finally:
             self._manager.close()
+
+    def _newest_readable(self) -> tuple[int, Leaves] | None:
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return step, self._read(step)
+            except Exception as error:  # a damaged checkpoint raises nearly anything
+                logging.warning(
+                    "checkpoint %s/%d is unreadable, deleted: %s", self._folder, step, error
+                )
+                self._manager.delete(step)
+        return None
 
     def _read(self, step: int) -> Leaves:
         saved = self._manager.restore(

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
+import traceback
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,35 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ferjax import preemption, stages, writers
+from ferjax import parallel, preemption, stages, writers
 from ferjax.errors import UserError
 
 FLAGS = flags.FLAGS
-config_flags.DEFINE_config_file("config", None, "configs/<method>.py[:<dataset>].", lock_config=True)
+config_flags.DEFINE_config_file(
+    "config", None, "configs/<method>.py[:<dataset>].", lock_config=True
+)
 flags.DEFINE_string("workdir", None, "Folder that the run writes to, and is resumed from.")
-flags.DEFINE_bool("distributed", False, "Join the other hosts of a pod or cluster first.")
+flags.DEFINE_bool(
+    "distributed", False, "One of several processes, on a Cloud TPU pod, Kubernetes, SLURM or MPI."
+)
+flags.DEFINE_string("coordinator", None, "host:port of process 0, where --distributed finds none.")
+flags.DEFINE_integer("processes", None, "With --coordinator: how many processes.", lower_bound=1)
+flags.DEFINE_integer("process", None, "With --coordinator: which one this is.", lower_bound=0)
 flags.mark_flags_as_required(["config", "workdir"])
+
+
+@flags.multi_flags_validator(
+    ["coordinator", "processes", "process"],
+    "--coordinator=host:port, --processes and --process below it go together",
+)
+def _together(given: dict[str, Any]) -> bool:
+    if all(value is None for value in given.values()):
+        return True
+    if None in given.values():
+        return False
+    host, _, port = given["coordinator"].rpartition(":")
+    return bool(host) and port.isdigit() and given["process"] < given["processes"]
+
 
 DONE, USER_ERROR, BAD_FLAGS, PREEMPTED = 0, 1, 2, 75
 
@@ -32,14 +55,15 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         config, workdir = _parse()
+        _join()
     except flags.Error as error:
         return _say(f"{error}\nusage: {__doc__}", BAD_FLAGS)
     except UserError as error:
         return _say(f"error: {error}", USER_ERROR)
-    if FLAGS.distributed:
-        jax.distributed.initialize()
     preemption.watch()
-    return execute(config, workdir)
+    if jax.process_count() == 1:
+        return execute(config, workdir)
+    return _execute_with_others(config, workdir)
 
 
 def execute(config: ConfigDict, workdir: Path) -> int:
@@ -54,38 +78,86 @@ def execute(config: ConfigDict, workdir: Path) -> int:
     return DONE
 
 
+def _join() -> None:
+    """Meets the other processes, if there are any; before this nothing may ask for devices.
+
+    Raises:
+      UserError: if they are not found.
+    """
+    try:
+        if FLAGS.coordinator is not None:
+            jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
+        elif FLAGS.distributed:
+            jax.distributed.initialize()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"cannot join the other processes: {_one_line(error)}; where --distributed does not "
+            "find them, pass --coordinator=host:port --processes=N --process=i"
+        ) from error
+
+
+def _execute_with_others(config: ConfigDict, workdir: Path) -> int:
+    """As `execute`; a process that fails alone ends at once, and takes the others with it.
+
+    An orderly exit would wait for the others, who wait for this one in the middle of a step.
+    """
+    if jax.process_index() > 0:
+        logging.getLogger().setLevel(logging.WARNING)
+    try:
+        code = execute(config, workdir)
+    except (Exception, KeyboardInterrupt):
+        traceback.print_exc()
+        code = USER_ERROR
+    if code not in (DONE, PREEMPTED):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
 def _parse() -> tuple[ConfigDict, Path]:
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # it would show tracebacks of mistakes
     try:
         rest = FLAGS(sys.argv)
+        config = FLAGS.config.copy_and_resolve_references()
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"config: {_one_line(error)}") from error
     logging.getLogger("absl").setLevel(logging.ERROR)
     if len(rest) > 1:
         raise flags.Error(f"unknown argument {rest[1]!r}")
-    return FLAGS.config.copy_and_resolve_references(), Path(FLAGS.workdir)
+    return config, Path(FLAGS.workdir)
 
 
 def _claim(workdir: Path, config: ConfigDict) -> None:
     """Saves the resolved config, or checks it against that of the run to be resumed.
 
+    Of several processes the first saves it, and the others check theirs against it.
+
     Raises:
-      UserError: if a field that matters differs, or the folder cannot be written.
+      UserError: if a field that matters differs, or the folder cannot be written or is not shared.
     """
     path = workdir / "config.json"
     resolved = json.loads(config.to_json_best_effort())
-    if path.exists():
-        saved = json.loads(path.read_text())["config"]
-        old, new = _flat(saved), _flat(resolved)
-        changed = [f for f in sorted(old.keys() | new.keys()) if old.get(f) != new.get(f)]
-        changed = [f for f in changed if not f.startswith(IMMATERIAL)]
-        if changed:
-            words = ", ".join(f"{f} was {old.get(f)}, is {new.get(f)}" for f in changed)
-            raise UserError(f"{workdir} holds a run with another config: {words}")
-    try:
-        writers.write_json(path, {"config": resolved} | _circumstances())
-    except OSError as error:
-        raise UserError(f"cannot write to workdir {workdir}: {error.strerror}") from error
+    if jax.process_index() == 0:
+        if path.exists():
+            _compare(path, resolved)
+        try:
+            writers.write_json(path, {"config": resolved} | _circumstances())
+        except OSError as error:
+            raise UserError(f"cannot write to workdir {workdir}: {error.strerror}") from error
+    parallel.barrier("config.json is written")
+    if not path.exists():
+        raise UserError(f"workdir {workdir} must be a folder that all processes share")
+    _compare(path, resolved)
+
+
+def _compare(path: Path, resolved: dict[str, Any]) -> None:
+    saved = json.loads(path.read_text())["config"]
+    old, new = _flat(saved), _flat(resolved)
+    changed = [f for f in sorted(old.keys() | new.keys()) if old.get(f) != new.get(f)]
+    changed = [f for f in changed if not f.startswith(IMMATERIAL)]
+    if changed:
+        words = ", ".join(f"{f} was {old.get(f)}, is {new.get(f)}" for f in changed)
+        raise UserError(f"{path.parent} holds a run with another config: {words}")
 
 
 def _circumstances() -> dict[str, Any]:

@@ -86,9 +86,7 @@ def shard(devices: Devices, batch: Tree, *, for_step: bool = True) -> Tree:
     if devices.mode == "pmap" and for_step:
         local = devices.mesh.size
         return jax.tree.map(lambda x: x.reshape(local, -1, *x.shape[1:]), batch)
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(devices.sharded, x), batch
-    )
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(devices.sharded, x), batch)
 
 
 def replicate(devices: Devices, tree: Tree) -> Tree:
@@ -114,6 +112,13 @@ def barrier(name: str) -> None:
     """Waits until every process has come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def of_first_process(value: int) -> int:
+    """Process 0's value (int32), on every process."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def sum(x: Tree, axis_name: str | None) -> Tree:

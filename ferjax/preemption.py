@@ -1,5 +1,6 @@
 """Notice that the machine is about to be taken away: finish the step, save, exit 75."""
 
+import itertools
 import signal
 import threading
 
@@ -12,22 +13,33 @@ class Preempted(Exception):
 
 
 _asked = threading.Event()
+_calls = itertools.count(1)
 
 
 def watch() -> None:
-    """From now on SIGTERM and Ctrl-C ask the run to save and stop; a second Ctrl-C kills it."""
+    """From now on SIGTERM and Ctrl-C ask the run to save and stop; a second Ctrl-C kills it.
+
+    Of several processes it is enough that one is told.
+    """
+    several = jax.process_count() > 1
 
     def ask(signum: int, frame: object) -> None:
-        _asked.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if several:
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            _asked.set()
 
     signal.signal(signal.SIGINT, ask)
-    if jax.process_count() == 1:  # on several hosts JAX's coordination service watches SIGTERM
+    if not several:  # else JAX's coordination service takes SIGTERM and tells the other processes
         signal.signal(signal.SIGTERM, ask)
 
 
 def requested(step: int) -> bool:
-    """Whether to stop after this step; all processes answer alike."""
-    if jax.process_count() > 1:
-        return multihost_utils.reached_preemption_sync_point(step)
+    """Whether to stop after this step; all processes answer alike, and yes once and for all."""
+    if _asked.is_set() or jax.process_count() == 1:
+        return _asked.is_set()
+    # The service says yes at one number only, so numbers must grow: steps of a stage start anew.
+    if multihost_utils.reached_preemption_sync_point(next(_calls)):
+        _asked.set()
     return _asked.is_set()

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
+from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Array, Float
 
 
@@ -35,9 +36,12 @@ def stackable_conv(
     """2-D convolution, to be given to `nn.Conv(conv_general_dilated=stackable_conv)`.
 
     Under `jax.vmap` a plain convolution with mapped kernels becomes one grouped convolution: slow
-    on CPU, and with a sharded batch its kernel gradient gathers every activation. Here
-    mapped operands give one convolution for each network, in both gradients too; an operand shared
-    by all networks gives one wider convolution.
+    on CPU, and with a sharded batch its kernel gradient gathers every activation. Here each network
+    has convolutions of its own, in both gradients too; only in the forward pass do images that all
+    networks share meet one wide kernel.
+
+    On CPU it also goes round what XLA does badly there: see `_by_patches`, `_by_shifts` and
+    `_materialised`. Elsewhere it is `lax.conv_general_dilated`.
 
     Only first-order reverse mode can differentiate it: no `jax.jvp`, no second derivatives.
 
@@ -74,20 +78,17 @@ _CHANNELS_LAST = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), ("NHWC",
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv(window: _Window, images: Array, kernel: Array) -> Array:
-    return _stackable(partial(_forward, window), (0, 0), (3, 3))(images, kernel)
+    return _stackable(partial(_forward, window), joinable=True)(images, kernel)
 
 
 def _conv_fwd(window: _Window, images: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    images = lax.optimization_barrier(images)
     return _conv(window, images, kernel), (images, kernel)
 
 
 def _conv_bwd(window: _Window, saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     images, kernel = saved
-    cotangent = lax.optimization_barrier(cotangent)
-    size, kernel_size = images.shape[1:3], kernel.shape[:2]
-    image_gradient = _stackable(partial(_image_gradient, window, size), (0, 0), (2, 3))
-    kernel_gradient = _stackable(partial(_kernel_gradient, window, kernel_size), (3, 2), (3, 3))
+    image_gradient = _stackable(partial(_image_gradient, window, images.shape[1:3]))
+    kernel_gradient = _stackable(partial(_kernel_gradient, window, kernel.shape[:2]))
     return image_gradient(cotangent, kernel), kernel_gradient(images, cotangent)
 
 
@@ -95,50 +96,35 @@ _conv.defvjp(_conv_fwd, _conv_bwd)
 
 
 def _stackable(
-    operation: Callable[[Array, Array], Array], first: tuple[int, int], second: tuple[int, int]
+    operation: Callable[[Array, Array], Array], joinable: bool = False
 ) -> Callable[[Array, Array], Array]:
-    """Gives a bilinear operation its batching rule.
+    """Gives an operation of two arrays a batching rule: it runs once for each network.
 
-    Args:
-      operation: what one network does.
-      first: for a stack of first operands and one second: the axis along which the operands can be
-        joined, and the axis of the result along which the results then lie.
-      second: the same for a stack of second operands.
+    If it is `joinable`, a stack of second operands beside one first operand is joined along the
+    last axis instead, along which the results then lie.
     """
     stackable = custom_vmap(operation)
 
     @stackable.def_vmap
     def rule(size: int, mapped: list[bool], a: Array, b: Array) -> tuple[Array, bool]:
-        if all(mapped):
-            return jnp.stack([stackable(a[i], b[i]) for i in range(size)]), True
-        if mapped[0]:
-            return _split(stackable(_join(a, first[0]), b), first[1], size), True
-        return _split(stackable(a, _join(b, second[0])), second[1], size), True
+        if joinable and not mapped[0]:
+            joined = stackable(a, jnp.moveaxis(b, 0, -2).reshape(*b.shape[1:-1], -1))
+            return jnp.moveaxis(joined.reshape(*joined.shape[:-1], size, -1), -2, 0), True
+        each = [(a[i] if mapped[0] else a, b[i] if mapped[1] else b) for i in range(size)]
+        return jnp.stack([stackable(*operands) for operands in each]), True
 
     return stackable
 
 
-def _join(stack: Array, axis: int) -> Array:
-    """[M, .., n, ..] to [.., n * M, ..]; n leads, so that a sharded batch stays on its devices."""
-    moved = jnp.moveaxis(stack, 0, axis + 1)
-    return moved.reshape(*moved.shape[:axis], -1, *moved.shape[axis + 2 :])
-
-
-def _split(joined: Array, axis: int, size: int) -> Array:
-    """Undoes `_join`."""
-    shape = (*joined.shape[:axis], -1, size, *joined.shape[axis + 1 :])
-    return jnp.moveaxis(joined.reshape(shape), axis + 1, 0)
-
-
 def _forward(window: _Window, images: Array, kernel: Array) -> Array:
-    conv = _by_patches if _small(window, images.shape[1:3], kernel.shape[:2]) else _by_lax
+    conv = _by_patches if _tiny(window, images.shape[1:3], kernel.shape[:2]) else _by_lax
     return conv(window, images, kernel)
 
 
 def _image_gradient(
     window: _Window, size: tuple[int, ...], cotangent: Array, kernel: Array
 ) -> Array:
-    conv = _by_patches if _small(window, cotangent.shape[1:3], kernel.shape[:2]) else _by_lax
+    conv = _by_patches if _tiny(window, cotangent.shape[1:3], kernel.shape[:2]) else _by_lax
     images = jax.ShapeDtypeStruct((len(cotangent), *size, kernel.shape[2]), kernel.dtype)
     return jax.linear_transpose(lambda x: conv(window, x, kernel), images)(cotangent)[0]
 
@@ -146,25 +132,32 @@ def _image_gradient(
 def _kernel_gradient(
     window: _Window, size: tuple[int, ...], images: Array, cotangent: Array
 ) -> Array:
+    images, cotangent = _materialised(images), _materialised(cotangent)
     if _wide(window, images, cotangent):
-        return _kernel_gradient_by_rows_and_columns(window, size, images, cotangent)
-    conv = _by_patches if _small(window, size, size) else _by_lax
+        return _by_shifts(window, size, images, cotangent)
+    conv = _by_patches if _tiny(window, size, size) else _by_lax
     kernel = jax.ShapeDtypeStruct((*size, images.shape[3], cotangent.shape[3]), images.dtype)
     return jax.linear_transpose(lambda k: conv(window, images, k), kernel)(cotangent)[0]
 
 
-def _small(window: _Window, size: tuple[int, ...], kernel_size: tuple[int, ...]) -> bool:
-    """Whether patches beat XLA's convolution, which on CPU has no fast code for such sizes."""
-    if jax.default_backend() != "cpu" or window.lhs_dilation + window.rhs_dilation != (1, 1, 1, 1):
+def _tiny(window: _Window, size: tuple[int, ...], kernel_size: tuple[int, ...]) -> bool:
+    """Whether patches are faster: for 1x1, and for maps smaller than the kernel both ways.
+
+    There XLA:CPU falls back to code that is up to 100 times slower (3x3, 512 to 512, on 2x2).
+    """
+    if not _on_cpu() or window.lhs_dilation + window.rhs_dilation != (1, 1, 1, 1):
         return False
     return kernel_size == (1, 1) or all(n < k for n, k in zip(size, kernel_size, strict=True))
 
 
 def _wide(window: _Window, images: Array, cotangent: Array) -> bool:
-    """Whether copying shifted operands for a kernel gradient is cheap beside the products."""
+    """Whether shifted copies for a kernel gradient are cheap beside the products they serve."""
     undilated = window.strides + window.lhs_dilation + window.rhs_dilation == (1,) * 6
-    channels = min(images.shape[3], cotangent.shape[3])
-    return jax.default_backend() == "cpu" and undilated and channels >= 64
+    return _on_cpu() and undilated and min(images.shape[3], cotangent.shape[3]) >= 32
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
 
 
 def _by_lax(window: _Window, images: Array, kernel: Array) -> Array:
@@ -183,7 +176,7 @@ def _by_lax(window: _Window, images: Array, kernel: Array) -> Array:
 def _by_patches(window: _Window, images: Array, kernel: Array) -> Array:
     """The convolution as one matrix product, of the window around each output with the kernel."""
     height, width = kernel.shape[:2]
-    padded = jnp.pad(images, ((0, 0), *window.padding, (0, 0)))
+    padded = _pad(images, window.padding)
     down, right = window.strides
     last_row, last_column = padded.shape[1] - height, padded.shape[2] - width
     patches = jnp.concatenate(
@@ -197,25 +190,47 @@ def _by_patches(window: _Window, images: Array, kernel: Array) -> Array:
     return jnp.matmul(patches, kernel.reshape(-1, kernel.shape[3]), precision=window.precision)
 
 
-def _kernel_gradient_by_rows_and_columns(
-    window: _Window, size: tuple[int, ...], images: Array, cotangent: Array
-) -> Array:
+def _by_shifts(window: _Window, size: tuple[int, ...], images: Array, cotangent: Array) -> Array:
     """The kernel gradient of a convolution of stride 1 as one matrix product.
 
-    Images are shifted by the rows of the kernel and cotangents, the other way, by its columns: that
-    copies 3 + 3 times where the patches of a 3x3 kernel copy 9 times.
+    Images are shifted by the rows of the kernel, and cotangents the other way by its columns, which
+    makes 3 + 3 copies where the patches of a 3x3 kernel make 9.
     """
     height, width = size
     rows, columns = cotangent.shape[1], images.shape[2]
-    left, right = width - 1 - window.padding[1][0], width - 1 - window.padding[1][1]
-    padded = jnp.pad(images, ((0, 0), window.padding[0], (0, 0), (0, 0)))
-    zero = jnp.zeros((), cotangent.dtype)
-    shifted = lax.pad(cotangent, zero, ((0, 0, 0), (0, 0, 0), (left, right, 0), (0, 0, 0)))
-    down = jnp.concatenate([padded[:, i : i + rows] for i in range(height)], axis=-1)
-    across = jnp.concatenate(
-        [shifted[:, :, j : j + columns] for j in reversed(range(width))], axis=-1
-    )
-    product = lax.dot_general(
-        down, across, (((0, 1, 2), (0, 1, 2)), ((), ())), precision=window.precision
+    padded_images = _pad(images, (window.padding[0], (0, 0)))
+    left, right = window.padding[1]
+    padded_cotangent = _pad(cotangent, ((0, 0), (width - 1 - left, width - 1 - right)))
+    down = [padded_images[:, i : i + rows] for i in range(height)]
+    across = [padded_cotangent[:, :, j : j + columns] for j in reversed(range(width))]
+    product = jnp.einsum(
+        "bhwi,bhwo->io",
+        jnp.concatenate(down, axis=-1),
+        jnp.concatenate(across, axis=-1),
+        precision=window.precision,
     )
     return jnp.moveaxis(product.reshape(height, images.shape[3], width, -1), 2, 1)
+
+
+def _pad(x: Array, edges: tuple[tuple[int, int], ...]) -> Array:
+    """Pads height and width with zeros, or crops them where an edge is negative."""
+    config = ((0, 0, 0), *((low, high, 0) for low, high in edges), (0, 0, 0))
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def _materialised(x: Array) -> Array:
+    """Has XLA:CPU compute `x` once, in order, rather than inside the transpositions of a gradient.
+
+    It recomputes the element-wise operations before a transposition, back to the network's input if
+    there is nothing else between, in strided loops. An optimisation barrier is gone by the time
+    that operations are fused; a call that may not be inlined is not.
+    """
+    if not _on_cpu():
+        return x
+    with set_xla_metadata(inlineable="false"):
+        return _times_one(x)
+
+
+@jax.jit
+def _times_one(x: Array) -> Array:
+    return x * 1  # `jit` sees through a function that returns its argument

@@ -1,0 +1,95 @@
+"""A checkpoint comes back as it was, or not at all, and a damaged one does not stop a run."""
+
+import shutil
+from contextlib import closing
+
+import jax
+import numpy as np
+import pytest
+
+from ferjax.checkpoints import Checkpoints
+from ferjax.errors import UserError
+from ferjax.methods.method import State
+from tests import tiny
+
+
+def state(step: int, size: int = 3) -> State:
+    weights = {"layer": {"kernel": np.full((size, 2), step, np.float32), "nothing": {}}}
+    number = np.array(step, np.int32)
+    return State(number, number, weights, {}, ({}, weights), frozen={"big": np.ones(5)})
+
+
+def device_state(step: int) -> State:
+    return jax.tree.map(jax.numpy.asarray, state(step))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Checkpoints of steps 1 and 2."""
+    with closing(Checkpoints(tmp_path, keep=2)) as checkpoints:
+        checkpoints.save(device_state(1))
+        checkpoints.save(device_state(2))
+    return tmp_path
+
+
+def restore(folder, template: State) -> State | None:
+    with closing(Checkpoints(folder, keep=2)) as checkpoints:
+        return checkpoints.restore(template)
+
+
+def data_files(folder):
+    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 100]
+
+
+def test_the_newest_state_comes_back_with_the_templates_frozen_part(saved):
+    template = state(0).replace(frozen={"other": np.zeros(1)})
+    found = restore(saved, template)
+    tiny.assert_same(found, state(2).replace(frozen={"other": np.zeros(1)}))
+
+
+def test_an_empty_folder_restores_nothing(tmp_path):
+    assert restore(tmp_path / "new", state(0)) is None
+
+
+def test_only_the_last_ones_are_kept(saved):
+    with closing(Checkpoints(saved, keep=2)) as checkpoints:
+        checkpoints.save(device_state(3))
+    assert sorted(int(path.name) for path in saved.iterdir()) == [2, 3]
+
+
+def test_a_damaged_newest_checkpoint_falls_back_and_can_be_written_again(saved):
+    for path in data_files(saved / "2"):
+        path.write_bytes(b"")
+    assert int(restore(saved, state(0)).step) == 1
+    with closing(Checkpoints(saved, keep=2)) as checkpoints:
+        checkpoints.save(device_state(2))
+    assert int(restore(saved, state(0)).step) == 2
+
+
+def test_wrong_numbers_are_found_by_their_checksum(saved, monkeypatch):
+    """As after flipped bits on the disk: the arrays of step 1 under the name of step 2."""
+    shutil.rmtree(saved / "2" / "state")
+    shutil.copytree(saved / "1" / "state", saved / "2" / "state")
+    assert int(restore(saved, state(0)).step) == 1
+    assert not (saved / "2").exists()
+
+
+def test_another_models_checkpoint_is_refused_by_name(saved):
+    with pytest.raises(UserError, match=r"saved by another model: .*kernel is"):
+        restore(saved, state(0, size=4))
+    assert (saved / "2").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before_usable(saved, monkeypatch):
+    """The disk fills while the arrays are written in the background."""
+    with pytest.raises(UserError, match=r"No space left on device.*last good checkpoint.*/2"):  # noqa: PT012
+        with closing(Checkpoints(saved, keep=2)) as checkpoints:
+            import orbax.checkpoint as ocp
+
+            def full(*args, **kwargs):
+                raise OSError(28, "No space left on device")
+
+            monkeypatch.setattr(ocp.CheckpointManager, "save", full)
+            checkpoints.save(device_state(3))
+    monkeypatch.undo()
+    assert int(restore(saved, state(0)).step) == 2

@@ -1,0 +1,149 @@
+"""Several processes of one run: numbers as of one process; stopped, resumed, ended together."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from ferjax import main, parallel
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+CONFIG = """
+import os, signal, time
+import jax
+from absl import flags
+from configs import supervised
+from ferjax import preemption
+from ferjax.nn import resnet
+from tests import tiny
+
+resnet._NETWORKS[tiny.NETWORK] = resnet._Stages((1,), bottleneck=False)
+requested = preemption.requested
+
+def told(step):
+    "Process 1 alone is told to stop after step 2; slow steps leave time to agree on one."
+    if step == 2 and jax.process_index() == 1:
+        signal.raise_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    return requested(step)
+
+if "TOLD" in os.environ:
+    preemption.requested = told
+
+def get_config():
+    config = supervised.get_config()
+    config.data.train_size, config.data.test_size, config.data.image_size = 48, 16, 24
+    config.model.name, config.model.width = tiny.NETWORK, 4
+    config.supervised.batch_size = config.loop.eval_batch_size = 16
+    config.supervised.epochs = 10.0
+    config.loop.log_steps = 1
+    if "ODD" in os.environ:
+        config.seed = flags.FLAGS.process
+    return config
+"""
+
+
+def launch(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Two processes with one CPU device each; what one launch compiled the next ones reuse."""
+    fixed = {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",
+        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    command = [sys.executable, "launch/local.py", "--processes=2", "--"]
+    (folder / "config.py").write_text(CONFIG)
+    return subprocess.run(
+        [*command, f"--config={folder / 'config.py'}", f"--workdir={folder / 'run'}", *arguments],
+        env=os.environ | fixed | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def assert_agree(several: Path, one: Path) -> None:
+    """While rounding hasn't grown: the losses of three steps, and the evaluation after them."""
+    losses = [[line["loss"] for line in tiny.lines(run, "train")[:3]] for run in (several, one)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert tiny.lines(several, "eval")[0] == tiny.lines(one, "eval")[0]
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory) -> Path:
+    """The workdir of one process with two devices."""
+    folder = tmp_path_factory.mktemp("one")
+    place: dict = {}
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.use_tiny_network(patch)
+        two = {mode: parallel.find_devices(mode, jax.devices()[:2]) for mode in parallel.MODES}
+        patch.setattr(parallel, "find_devices", two.get)
+        exec(CONFIG, place)
+        config = place["get_config"]()
+        config.supervised.epochs = 1.0
+        assert main.execute(config.copy_and_resolve_references(), folder / "run") == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory) -> Path:
+    """The workdir of two processes that ran straight to the end."""
+    folder = tmp_path_factory.mktemp("two")
+    done = launch(folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test accuracy") == 1
+    return folder / "run"
+
+
+def test_two_processes_compute_what_one_does(two_processes, one_process):
+    assert_agree(two_processes, one_process)
+    assert json.loads((two_processes / "config.json").read_text())["process_count"] == 2
+
+
+def test_two_processes_compute_what_one_does_with_pmap(tmp_path, one_process):
+    done = launch(tmp_path, "--config.parallel=pmap", "--config.supervised.epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert_agree(tmp_path / "run", one_process)
+
+
+def test_one_process_told_to_stop_stops_both_and_the_same_command_goes_on(tmp_path, two_processes):
+    stopped = launch(tmp_path, TOLD="1")
+    assert stopped.returncode == 75, stopped.stderr
+    assert "[1] stopped: supervised saved at step" in stopped.stderr
+    assert not (tmp_path / "run/stages/supervised/done.json").exists()
+    resumed = launch(tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    for split in ("train", "eval"):
+        assert tiny.lines(tmp_path / "run", split) == tiny.lines(two_processes, split)
+
+
+def test_a_process_that_fails_alone_ends_the_others(tmp_path):
+    failed = launch(tmp_path, ODD="1")
+    assert failed.returncode == 1
+    assert "[1] error: " in failed.stderr
+    assert "seed was 0, is 1" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--processes=2", "--process=0"],
+        ["--coordinator=localhost", "--processes=2", "--process=0"],
+        ["--coordinator=localhost:1", "--processes=2", "--process=2"],
+    ],
+)
+def test_flags_that_name_no_place_among_processes_are_refused(tmp_path, arguments):
+    command = [sys.executable, "-m", "ferjax.main", "--config=configs/cct.py", *arguments]
+    done = subprocess.run(
+        [*command, f"--workdir={tmp_path / 'run'}"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "--coordinator=host:port" in done.stderr
+    assert not (tmp_path / "run").exists()
