@@ -1,6 +1,6 @@
 """Plain cross-entropy on the given labels: the baseline that every method is compared with.
 
-    python -m ferjax.main --config=configs/supervised.py[:synthetic|ferplus] --workdir=DIR
+python -m ferjax.main --config=configs/supervised.py[:synthetic|ferplus] --workdir=DIR
 """
 
 from ml_collections import ConfigDict

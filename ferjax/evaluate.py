@@ -37,9 +37,7 @@ class Sweeper:
                 outputs = self._predict(state, images)
                 parts.append(parallel.gather_outputs(self._devices, outputs))
         count = len(split.images)
-        return {
-            head: np.concatenate([part[head] for part in parts])[:count] for head in parts[0]
-        }
+        return {head: np.concatenate([part[head] for part in parts])[:count] for head in parts[0]}
 
 
 def right_classes(

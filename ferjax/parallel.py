@@ -32,7 +32,7 @@ class Devices(NamedTuple):
     mesh: Mesh
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """Devices that share a global batch."""
         return self.mesh.size * (jax.process_count() if self.mode == "pmap" else 1)
 
@@ -147,6 +147,7 @@ def mean_over_faces(
     Args:
       values: [..., batch] one value a face.
       weights: [batch] weight of each face, 0 for faces that don't count.
+      axis_name: pmap's axis, or None under jit.
     """
     total = sum(jnp.sum(weights), axis_name)
     weighted = values * jnp.broadcast_to(weights, values.shape)

@@ -35,8 +35,11 @@ def watch() -> None:
         signal.signal(signal.SIGTERM, ask)
 
 
-def requested(step: int) -> bool:
-    """Whether to stop after this step; all processes answer alike, and yes once and for all."""
+def requested() -> bool:
+    """Whether to stop after the step just run; to be asked once a step.
+
+    All processes answer alike, and yes once and for all.
+    """
     if _asked.is_set() or jax.process_count() == 1:
         return _asked.is_set()
     # The service says yes at one number only, so numbers must grow: steps of a stage start anew.

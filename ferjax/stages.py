@@ -107,9 +107,7 @@ def train_cells(cells: tuple[Cell, ...], config: ConfigDict, workdir: Path) -> D
     return dataset()
 
 
-def _stage(
-    cell: Cell, config: ConfigDict, dataset: Callable[[], Dataset], workdir: Path
-) -> Stage:
+def _stage(cell: Cell, config: ConfigDict, dataset: Callable[[], Dataset], workdir: Path) -> Stage:
     """A stage that trains by one recipe; its output is the final state on the host."""
     shared = {part: config[part] for part in SHARED}
     recipe = ConfigDict(shared | cell.recipe.copy_and_resolve_references().to_dict())

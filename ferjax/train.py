@@ -2,6 +2,7 @@
 
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,8 +77,8 @@ def prepare(
         (f"{name}.batch_size", config.batch_size),
         ("loop.eval_batch_size", config.loop.eval_batch_size),
     ):
-        if size < 1 or size % devices.count:
-            raise UserError(f"{field} {size} does not divide by the {devices.count} devices")
+        if size < 1 or size % devices.total:
+            raise UserError(f"{field} {size} does not divide by the {devices.total} devices")
     if config.batch_size > faces:
         raise UserError(f"{name}.batch_size {config.batch_size} exceeds the {faces} training faces")
     if config.method not in METHODS:
@@ -131,7 +132,7 @@ def train(training: Training, inputs: dict[str, State]) -> State:
                 batch, waited = feed.next(step)
                 state, metrics = train_step(state, batch)
                 step += 1
-                stop, last = preemption.requested(step), step == total_steps
+                stop, last = preemption.requested(), step == total_steps
                 evaluates = step % eval_every == 0 or last
                 saves = step % save_every == 0 or last or stop
                 try:
@@ -139,7 +140,8 @@ def train(training: Training, inputs: dict[str, State]) -> State:
                     if evaluates or saves or step % loop.log_steps == 0:
                         progress.write(step)
                 except UserError as error:  # the loss is not finite
-                    raise UserError(f"{error}; last good checkpoint: {checkpoints.latest()}") from None
+                    good = checkpoints.latest()
+                    raise UserError(f"{error}; last good checkpoint: {good}") from None
                 if evaluates:
                     _evaluate(training, state, step)
                 if saves:
@@ -230,7 +232,7 @@ def _end_epochs(training: Training, state: State, step: int) -> State:
     if training.method.end_epoch is None:
         return state
     while int(state.epoch) < step // training.steps_per_epoch:
-        state = training.method.end_epoch(state, lambda split: training.sweep(state, split))
+        state = training.method.end_epoch(state, partial(training.sweep, state))
         state = state.replace(epoch=state.epoch + 1)
     return state
 

@@ -5,6 +5,7 @@ from contextlib import closing
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from ferjax.checkpoints import Checkpoints
@@ -81,15 +82,11 @@ def test_another_models_checkpoint_is_refused_by_name(saved):
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before_usable(saved, monkeypatch):
-    """The disk fills while the arrays are written in the background."""
-    with pytest.raises(UserError, match=r"No space left on device.*last good checkpoint.*/2"):  # noqa: PT012
-        with closing(Checkpoints(saved, keep=2)) as checkpoints:
-            import orbax.checkpoint as ocp
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
 
-            def full(*args, **kwargs):
-                raise OSError(28, "No space left on device")
-
-            monkeypatch.setattr(ocp.CheckpointManager, "save", full)
+    with closing(Checkpoints(saved, keep=2)) as checkpoints:
+        monkeypatch.setattr(ocp.CheckpointManager, "save", full)
+        with pytest.raises(UserError, match=r"No space left on device.*last good checkpoint.*/2"):
             checkpoints.save(device_state(3))
-    monkeypatch.undo()
     assert int(restore(saved, state(0)).step) == 2

@@ -1,5 +1,6 @@
 """The loop: what is resumed, repeated, spread over devices or broken comes out as it should."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -20,7 +21,9 @@ def _tiny_network(monkeypatch):
 
 
 def stop_at(monkeypatch, step: int) -> None:
-    monkeypatch.setattr(preemption, "requested", lambda now: now == step)
+    """Asks the next run to stop after so many of its steps; 0: never."""
+    steps = itertools.count(1)
+    monkeypatch.setattr(preemption, "requested", lambda: next(steps) == step)
 
 
 def test_a_stopped_and_resumed_run_equals_a_straight_one(tmp_path, monkeypatch):
@@ -28,7 +31,7 @@ def test_a_stopped_and_resumed_run_equals_a_straight_one(tmp_path, monkeypatch):
     stop_at(monkeypatch, 3)
     with pytest.raises(preemption.Preempted, match="step 3"):
         train.train(tiny.prepare(tmp_path / "stopped"), {})
-    stop_at(monkeypatch, -1)
+    stop_at(monkeypatch, 0)
     resumed = parallel.to_host(train.train(tiny.prepare(tmp_path / "stopped"), {}))
     tiny.assert_same(resumed, straight)
     assert tiny.lines(tmp_path / "stopped", "eval") == tiny.lines(tmp_path / "straight", "eval")
@@ -43,7 +46,7 @@ def test_metrics_of_steps_that_will_be_run_again_are_dropped(tmp_path, monkeypat
         train.train(training, {})
     training.metrics.write(stage="teachers", split="train", step=4, epoch=2.0, loss=1.0)
     training.metrics.write(stage="baseline", split="train", step=4, epoch=2.0, loss=1.0)
-    stop_at(monkeypatch, -1)
+    stop_at(monkeypatch, 0)
     train.train(tiny.prepare(tmp_path), {})
     steps = [line["step"] for line in tiny.lines(tmp_path, "train") if line["stage"] == "teachers"]
     assert steps == [1, 2, 3, 4]
@@ -60,9 +63,10 @@ def test_methods_never_see_the_truth(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_the_last_checkpoint(tmp_path):
-    changes = {"teachers.optimizer.learning_rate": 1e30, "teachers.optimizer.classifier_rate": 1e30}
-    with pytest.raises(UserError, match=r"teachers: the loss at step [23] is (nan|inf).*checkpoint"):
-        train.train(tiny.prepare(tmp_path, **changes, **{"loop.save_steps": 1}), {})
+    rates = ("learning_rate", "classifier_rate")
+    changes = {f"teachers.optimizer.{rate}": 1e30 for rate in rates} | {"loop.save_steps": 1}
+    with pytest.raises(UserError, match=r"teachers: the loss at step [23] is (nan|inf).*checkpo"):
+        train.train(tiny.prepare(tmp_path, **changes), {})
     kept = sorted(int(path.name) for path in (tmp_path / "stages/teachers/checkpoints").iterdir())
     assert kept
     assert max(kept) < 3
@@ -105,7 +109,7 @@ def test_each_epoch_is_closed_once_even_after_a_kill_at_its_boundary(tmp_path, m
     stop_at(monkeypatch, training.steps_per_epoch)
     with pytest.raises(preemption.Preempted):
         train.train(training, {})
-    stop_at(monkeypatch, -1)
+    stop_at(monkeypatch, 0)
     assert int(train.train(tiny.prepare(tmp_path, **changes), {}).epoch) == 1
 
 

@@ -20,7 +20,11 @@ UNKNOWN = -1
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Random access to the faces of a split; must be picklable for pipeline workers."""
+    """Random access to the faces of a split; must be picklable for pipeline workers.
+
+    A source that reads several rows faster at once may also have `__getitems__(rows)`, as PyTorch's
+    datasets do; the pipeline uses it where it is there.
+    """
 
     def __len__(self) -> int: ...
 

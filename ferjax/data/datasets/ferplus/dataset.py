@@ -114,7 +114,7 @@ def kept_votes(votes: Int32[np.ndarray, "faces 10"], mode: str) -> Int32[np.ndar
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Grey faces [size, size, 1] in prepared files, decoded one by one.
+    """Grey faces [size, size, 1] in prepared files; several are read in one call, far faster.
 
     The encoded bytes are read straight from ArrayRecord: decoding a whole example through TFDS
     takes more than twice as long.
@@ -127,7 +127,13 @@ class Images:
         return len(self.records)
 
     def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width 1"]:
-        features = _features(self.records[row])
+        return self._decode(self.records[row])
+
+    def __getitems__(self, rows: list[int]) -> list[UInt8[np.ndarray, "height width 1"]]:
+        return [self._decode(record) for record in self.records.__getitems__(rows)]
+
+    def _decode(self, record: bytes) -> UInt8[np.ndarray, "height width 1"]:
+        features = _features(record)
         image = files.decode(features["image"].bytes_list.value[0])
         assert image is not None, "checked on preparing"
         if image.shape != (self.size, self.size):

@@ -1,0 +1,121 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ferjax.errors import UserError
+from ferjax.nn.resnet import resnet
+
+
+def sizes(module, images):
+    shapes = jax.eval_shape(lambda key: module.init(key, images, train=False), jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])), shapes
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("resnet18", 11_689_512), ("resnet34", 21_797_672), ("resnet50", 25_557_032)],
+)
+def test_parameter_count_is_the_published_one(name, parameters):
+    assert sizes(resnet(name, 1000), jnp.ones((1, 64, 64, 3)))[0] == parameters
+
+
+def test_resnet20_has_272474_parameters():
+    # 3x3 convolutions 432 + 6·2304 + 4608 + 5·9216 + 18432 + 5·36864, projections 512 + 2048,
+    # normalisation 2·(16 + 6·16 + 7·32 + 7·64), classifier 650.
+    module = resnet("resnet20", 10, width=16, stem="small", stem_stride=1)
+    assert sizes(module, jnp.ones((1, 32, 32, 3)))[0] == 272_474
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize(("stem", "stride"), [("imagenet", 2), ("small", 1), ("small", 2)])
+def test_any_image_size_gives_one_row_of_logits_a_face(name, stem, stride):
+    module = resnet(name, 7, width=4, stem=stem, stem_stride=stride)
+    images = jnp.ones((2, 21, 40, 1))
+    shapes = sizes(module, images)[1]
+    logits = jax.eval_shape(lambda v: module.apply(v, images, train=False), shapes)
+    assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
+    assert set(shapes["params"]["classifier"]) == {"kernel", "bias"}
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_state():
+    module = resnet("resnet18", 3, width=4, stem="small", dtype="bfloat16")
+    images = jax.random.normal(jax.random.key(0), (4, 12, 12, 3))
+
+    def run(key):
+        variables = module.init(key, images, train=False)
+        logits, updated = module.apply(variables, images, train=True, mutable=["batch_stats"])
+        return variables, logits, updated
+
+    variables, logits, updated = jax.jit(run)(jax.random.key(1))
+    for leaf in jax.tree.leaves((variables, logits, updated)):
+        assert leaf.dtype == jnp.float32
+        assert jnp.isfinite(leaf).all()
+    program = jax.jit(lambda v: module.apply(v, images, train=False)).lower(variables).as_text()
+    assert "convolution" in program
+    assert "xbf16>" in program
+
+
+def test_stack_under_vmap_equals_networks_written_out():
+    module = resnet("resnet18", 3, width=4, stem="imagenet")
+    images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+    keys = jax.random.split(jax.random.key(1), 2)
+
+    def init(key):
+        return module.init(key, images, train=False)
+
+    def loss(variables):
+        logits, updated = module.apply(variables, images, train=True, mutable=["batch_stats"])
+        return (logits**2).mean(), (logits, updated)
+
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    stack = jax.jit(jax.vmap(init))(keys)
+    together = jax.jit(jax.vmap(gradient))(stack)
+    for i, key in enumerate(keys):
+        alone = jax.jit(init)(key)
+        variables = jax.tree.map(lambda leaf, i=i: leaf[i], stack)
+        for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+        expected = jax.tree.leaves(jax.jit(gradient)(variables))
+        for a, b in zip(jax.tree.leaves(together), expected, strict=True):
+            np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=1e-3)
+
+
+def test_batch_statistics_under_pmap_are_those_of_the_whole_batch():
+    images = jax.random.normal(jax.random.key(0), (8, 8, 8, 3))
+
+    def update(module, images):
+        variables = module.init(jax.random.key(1), images, train=False)
+        return module.apply(variables, images, train=True, mutable=["batch_stats"])
+
+    spread = resnet("resnet20", 3, width=2, stem="small", axis_name="data")
+    logits, updated = jax.pmap(lambda x: update(spread, x), axis_name="data")(images[:, None])
+    whole = resnet("resnet20", 3, width=2, stem="small")
+    expected_logits, expected = jax.jit(lambda x: update(whole, x))(images)
+    np.testing.assert_allclose(logits[:, 0], expected_logits, rtol=1e-3, atol=1e-4)
+    for a, b in zip(jax.tree.leaves(updated), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a[3], b, rtol=1e-3, atol=1e-5)
+
+
+def test_running_statistics_move_a_tenth_of_the_way_and_serve_evaluation():
+    from ferjax.nn.batchnorm import BatchNorm
+
+    x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
+    variables = BatchNorm().init(jax.random.key(0), x, False)
+    y, updated = BatchNorm().apply(variables, x, True, mutable=["batch_stats"])
+    np.testing.assert_allclose(y, [[-1, -1], [1, 1]], rtol=1e-4)
+    stats = updated["batch_stats"]
+    np.testing.assert_allclose(stats["mean"], [0.2, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(stats["var"], [1.0, 10.9], rtol=1e-6)
+    y = BatchNorm().apply({**variables, **updated}, x, False)
+    np.testing.assert_allclose(y[0], [0.8, 8 / np.sqrt(10.9)], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("name", "resnet19"), ("stem", "big"), ("stem_stride", 3), ("dtype", "float16")],
+)
+def test_what_does_not_exist_is_named(argument, value):
+    arguments = {"name": "resnet18", "classes": 7, argument: value}
+    with pytest.raises(UserError, match=str(value)):
+        resnet(**arguments)

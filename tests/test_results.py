@@ -1,0 +1,56 @@
+"""`result.json` is a function of `metrics.jsonl`: last epoch, mean of five, oracle's best."""
+
+import json
+
+import pytest
+
+from ferjax import results
+from ferjax.errors import UserError
+from ferjax.writers import MetricsFile, write_json
+from tests import tiny
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A run of baseline and student over six epochs, whose baseline ends below its best."""
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    common = {"uar": 0.5, "macro_f1": 0.4, "confusion": [[3, 1], [2, 2]]}
+    stages = {"baseline": [2, 9, 8, 7, 6, 5], "teachers": [1] * 6, "student": [3] * 6}
+    for stage, scores in stages.items():
+        for epoch, score in enumerate(scores, start=1):
+            line = {"stage": stage, "step": epoch, "epoch": float(epoch)}
+            speed = {"images_per_second": 100.0 * epoch, "data_wait": 0.01}
+            metrics.write(split="train", **line, **speed)
+            heads = {"network/accuracy": score / 10}
+            if stage == "teachers":
+                heads = {"average/accuracy": 0.7, "vote/accuracy": 0.6}
+            metrics.write(split="eval", **line, **heads, **common)
+        write_json(tmp_path / "stages" / stage / "done.json", {"seconds": 2.0})
+    return tmp_path
+
+
+def test_the_result_reports_the_last_epoch_and_names_the_oracle(workdir):
+    result = results.summarise(tiny.config(), workdir)
+    assert result["headline"] == "student"
+    assert result["test_accuracy"] == 0.3
+    assert result["comparators"] == {"baseline": 0.5, "teachers/vote": 0.6, "teachers/average": 0.7}
+    assert result["stages"]["baseline"]["heads"]["network"] == {
+        "accuracy": 0.5, "last_5_mean": pytest.approx(0.7), "oracle_best": 0.9
+    }  # fmt: skip
+    assert result["images_per_second"] == 350
+    assert result["wall_seconds"] == 6
+    assert result["confusion"] == [[3, 1], [2, 2]]
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_table_has_a_row_for_each_head_the_main_one_last(workdir):
+    table = results.format_table(results.summarise(tiny.config(), workdir)).splitlines()
+    rows = [line.split()[0] for line in table[1:]]
+    assert rows == ["baseline", "teachers/vote", "teachers/average", "student"]
+    assert table[1].split()[1:] == ["50.00", "70.00", "90.00"]
+
+
+def test_a_finished_stage_without_metrics_is_named(workdir):
+    (workdir / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="baseline"):
+        results.summarise(tiny.config(), workdir)
