@@ -14,7 +14,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ferjax import parallel, preemption, stages, writers
+from ferjax import memory, parallel, preemption, stages, writers
 from ferjax.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -52,6 +52,7 @@ IMMATERIAL = ("data.cache", "data.in_memory", "loop", "parallel")
 
 def main() -> int:
     """Parses the command line and runs; returns the exit code."""
+    memory.keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         config, workdir = _parse()

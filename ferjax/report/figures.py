@@ -336,6 +336,7 @@ def _mark_best(panel: Axes, curve: Curve, colour: str) -> None:
         va="top",
         fontsize=9.5,
         color=colour,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8},
     )
 
 

@@ -3,8 +3,9 @@
     python tests/benchmarks/cct_step.py --size 64
 
 Networks, losses and optimiser are the same for all. Every contender lives in a process of its own,
-which gives its peak memory (`ru_maxrss`, of which the libraries themselves hold some hundred MB); all run
-in turn, and the medians are printed as one line of JSON.
+which gives its peak memory (`ru_maxrss`, of which the libraries hold some hundred MB). All run in
+turn; medians, their ratios and peaks are printed as one line of JSON. On a machine that does other
+work besides, PyTorch's threads wait for each other: there compare the CPU seconds of `--cores 1`.
 """
 
 import argparse
@@ -16,8 +17,11 @@ import statistics
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import Any, cast
 
 import numpy as np
+
+from ferjax.memory import keep_freed_memory
 
 NETWORKS, CLASSES, LAMBDA, RATE = 3, 7, 0.5, 1e-3
 
@@ -39,7 +43,7 @@ def jax_step(options: argparse.Namespace, plain: bool = False) -> Callable[[], f
     from ferjax.nn import resnet
 
     if plain:
-        resnet.stackable_conv = jax.lax.conv_general_dilated
+        resnet.stackable_conv = cast(Any, jax.lax.conv_general_dilated)
     module = resnet.resnet(
         "resnet18", CLASSES, options.width, options.stem, axis_name=None, stem_stride=2
     )
@@ -86,7 +90,7 @@ def torch_step(options: argparse.Namespace) -> Callable[[], float]:
     from torch import nn
     from torch.nn import functional as F
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.cores)
     torch.manual_seed(0)
 
     def conv(inputs: int, outputs: int, size: int, stride: int) -> nn.Sequential:
@@ -127,13 +131,14 @@ def torch_step(options: argparse.Namespace) -> Callable[[], float]:
 
     def run() -> float:
         log_p = [F.log_softmax(network(images), 1) for network in networks]
-        supervised = sum(F.nll_loss(q, labels) for q in log_p)
-        divergence = sum(
+        supervised = torch.stack([F.nll_loss(q, labels) for q in log_p]).sum()
+        divergences = [
             F.kl_div(q, p, reduction="batchmean", log_target=True)
             for q in log_p
             for p in log_p
             if p is not q
-        )
+        ]
+        divergence = torch.stack(divergences).sum()
         loss = (1 - LAMBDA) * supervised + LAMBDA * divergence
         optimiser.zero_grad()
         loss.backward()
@@ -151,14 +156,17 @@ CONTENDERS = {
 
 
 def serve(name: str, options: argparse.Namespace, pipe: Connection) -> None:
-    """Runs a step for every message and answers with (seconds, loss, peak bytes)."""
+    """Runs a step for every message; answers with (seconds, CPU seconds, loss, peak bytes)."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    if options.keep_memory and name != "torch":
+        keep_freed_memory()
     step = CONTENDERS[name](options)
     while pipe.recv():
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         loss = step()
-        seconds = time.perf_counter() - start
-        pipe.send((seconds, loss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        pipe.send((seconds, cpu_seconds, loss, peak))
 
 
 def main() -> None:
@@ -168,23 +176,52 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--stem", default="imagenet")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument(
+        "--keep_memory",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep freed memory in the JAX processes, as ferjax.main does",
+    )
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     options = parser.parse_args()
 
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     context = multiprocessing.get_context("spawn")
-    pipes, results = {}, {name: [] for name in options.contenders}
+    pipes: dict[str, Connection] = {}
+    wall: dict[str, list[float]] = {name: [] for name in options.contenders}
+    cpu: dict[str, list[float]] = {name: [] for name in options.contenders}
+    peaks: dict[str, int] = {}
+    losses: dict[str, float] = {}
     for name in options.contenders:
         pipes[name], theirs = context.Pipe()
         context.Process(target=serve, args=(name, options, theirs), daemon=True).start()
     for repeat in range(options.repeats + 2):
         for name, pipe in pipes.items():
             pipe.send(True)
-            seconds, loss, peak = pipe.recv()
+            seconds, cpu_seconds, loss, peak = pipe.recv()
             if repeat >= 2:  # the first compiles, the second warms up
-                results[name].append(seconds)
-            if repeat == options.repeats + 1:
-                print(f"{name}: loss {loss:.4f}, peak {peak / 2**20:.0f} MB", flush=True)
-    print(json.dumps({name: statistics.median(times) for name, times in results.items()}))
+                wall[name].append(seconds)
+                cpu[name].append(cpu_seconds)
+            peaks[name], losses[name] = round(peak / 2**20), round(loss, 4)
+    for pipe in pipes.values():
+        pipe.send(False)
+    report = {
+        "seconds": medians(wall),
+        "cpu_seconds": medians(cpu),
+        "peak_MB": peaks,
+        "last_loss": losses,
+    }
+    print(json.dumps({**vars(options), **report}))
+
+
+def medians(times: dict[str, list[float]]) -> dict[str, float]:
+    """The median of each contender, and those of the others relative to ferjax's."""
+    median = {name: round(statistics.median(seconds), 4) for name, seconds in times.items()}
+    ours = median.get("ferjax")
+    ratios = {f"{name}/ferjax": round(m / ours, 3) for name, m in median.items() if ours}
+    ratios.pop("ferjax/ferjax", None)
+    return median | ratios
 
 
 if __name__ == "__main__":

@@ -170,7 +170,7 @@ def test_step_of_a_stack_on_a_sharded_batch_gathers_nothing():
 
 
 def test_groups_and_other_layouts_are_refused():
-    images, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 1, 2))
+    images, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2))
     with pytest.raises(NotImplementedError, match="no groups"):
         stackable_conv(images, kernel, (1, 1), "SAME", feature_group_count=2)
     layout = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, ("NCHW", "OIHW", "NCHW"))
