@@ -38,7 +38,7 @@ def stackable_conv(
     Under `jax.vmap` a plain convolution with mapped kernels becomes one grouped convolution: slow
     on CPU, and with a sharded batch its kernel gradient gathers every activation. Here each network
     has convolutions of its own, in both gradients too; only in the forward pass do images that all
-    networks share meet one wide kernel.
+    networks share meet narrow kernels as one wide kernel.
 
     On CPU it also goes round what XLA does badly there: see `_by_patches`, `_by_shifts` and
     `_materialised`. Elsewhere it is `lax.conv_general_dilated`.
@@ -100,14 +100,14 @@ def _stackable(
 ) -> Callable[[Array, Array], Array]:
     """Gives an operation of two arrays a batching rule: it runs once for each network.
 
-    If it is `joinable`, a stack of second operands beside one first operand is joined along the
-    last axis instead, along which the results then lie.
+    If it is `joinable`, a stack of narrow second operands beside one first operand is joined along
+    the last axis instead, along which the results then lie.
     """
     stackable = custom_vmap(operation)
 
     @stackable.def_vmap
     def rule(size: int, mapped: list[bool], a: Array, b: Array) -> tuple[Array, bool]:
-        if joinable and not mapped[0]:
+        if joinable and not mapped[0] and b.shape[-1] < 32:
             joined = stackable(a, jnp.moveaxis(b, 0, -2).reshape(*b.shape[1:-1], -1))
             return jnp.moveaxis(joined.reshape(*joined.shape[:-1], size, -1), -2, 0), True
         each = [(a[i] if mapped[0] else a, b[i] if mapped[1] else b) for i in range(size)]
@@ -133,9 +133,10 @@ def _kernel_gradient(
     window: _Window, size: tuple[int, ...], images: Array, cotangent: Array
 ) -> Array:
     images, cotangent = _materialised(images), _materialised(cotangent)
-    if _wide(window, images, cotangent):
+    wide = _undilated_on_cpu(window) and min(images.shape[3], cotangent.shape[3]) >= 32
+    if wide and window.strides == (1, 1) and size != (1, 1):
         return _by_shifts(window, size, images, cotangent)
-    conv = _by_patches if _tiny(window, size, size) else _by_lax
+    conv = _by_patches if wide or _tiny(window, size, size) else _by_lax
     kernel = jax.ShapeDtypeStruct((*size, images.shape[3], cotangent.shape[3]), images.dtype)
     return jax.linear_transpose(lambda k: conv(window, images, k), kernel)(cotangent)[0]
 
@@ -145,15 +146,13 @@ def _tiny(window: _Window, size: tuple[int, ...], kernel_size: tuple[int, ...]) 
 
     There XLA:CPU falls back to code that is up to 100 times slower (3x3, 512 to 512, on 2x2).
     """
-    if not _on_cpu() or window.lhs_dilation + window.rhs_dilation != (1, 1, 1, 1):
+    if not _undilated_on_cpu(window):
         return False
     return kernel_size == (1, 1) or all(n < k for n, k in zip(size, kernel_size, strict=True))
 
 
-def _wide(window: _Window, images: Array, cotangent: Array) -> bool:
-    """Whether shifted copies for a kernel gradient are cheap beside the products they serve."""
-    undilated = window.strides + window.lhs_dilation + window.rhs_dilation == (1,) * 6
-    return _on_cpu() and undilated and min(images.shape[3], cotangent.shape[3]) >= 32
+def _undilated_on_cpu(window: _Window) -> bool:
+    return _on_cpu() and window.lhs_dilation + window.rhs_dilation == (1, 1, 1, 1)
 
 
 def _on_cpu() -> bool:
@@ -203,11 +202,11 @@ def _by_shifts(window: _Window, size: tuple[int, ...], images: Array, cotangent:
     padded_cotangent = _pad(cotangent, ((0, 0), (width - 1 - left, width - 1 - right)))
     down = [padded_images[:, i : i + rows] for i in range(height)]
     across = [padded_cotangent[:, :, j : j + columns] for j in reversed(range(width))]
-    product = jnp.einsum(
-        "bhwi,bhwo->io",
-        jnp.concatenate(down, axis=-1),
-        jnp.concatenate(across, axis=-1),
-        precision=window.precision,
+    # Of two dimensions each, or XLA would transpose one of them first.
+    by_row = jnp.concatenate(down, axis=-1).reshape(-1, height * images.shape[3])
+    by_column = jnp.concatenate(across, axis=-1).reshape(-1, width * cotangent.shape[3])
+    product = lax.dot_general(
+        by_row, by_column, (((0,), (0,)), ((), ())), precision=window.precision
     )
     return jnp.moveaxis(product.reshape(height, images.shape[3], width, -1), 2, 1)
 
