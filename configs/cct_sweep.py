@@ -17,7 +17,7 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
     config = cct.get_config(dataset)
     config.run = "sweep"
     config.sweep = "networks"
-    config.networks = (1, 2, 3, 4)
+    config.network_counts = (1, 2, 3, 4)
     config.temperatures = (1.0, 2.0, 3.0, 4.0, 5.0)
     config.betas = (0.25, 0.45, 0.65, 0.85, 1.05)
     return config

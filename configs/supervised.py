@@ -1,6 +1,6 @@
 """Plain cross-entropy on the given labels: the baseline that every method is compared with.
 
-python -m ferjax.main --config=configs/supervised.py[:synthetic|ferplus] --workdir=DIR
+python -m ferjax.main --config=configs/supervised.py[:synthetic|ferplus|ferplus_small] --workdir=DIR
 """
 
 from ml_collections import ConfigDict
@@ -13,5 +13,5 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
     config = datasets.base(dataset)
     config.stages = ("supervised",)
     config.headline = "supervised"
-    config.supervised = datasets.recipe("supervised")
+    config.supervised = datasets.recipe("supervised", dataset)
     return config

@@ -49,9 +49,9 @@ def augment(
     chances = jnp.array([config.flip, config.jitter_affine])
     flip, changed = jax.random.uniform(choose, (2,)) < chances
     view = image.astype(jnp.float32) / 255
-    view = _flip_and_affine(warp, view, flip, changed, config)
     if config.jitter_affine:
         view = jnp.where(changed, _colour_jitter(colour, view, config), view)
+    view = _flip_and_affine(warp, view, flip, changed, config)
     view = normalise(view)
     return _erase(erased, view, config) if config.erase else view
 

@@ -53,12 +53,19 @@ class Checkpoints:
         """Starts to save in the background; an error shows at the next save, or at `close`.
 
         Raises:
-          UserError: if the disk doesn't take it; earlier checkpoints stay usable.
+          UserError: if the disk doesn't take it, or a number in it is not finite; earlier
+            checkpoints stay usable.
         """
         if not self._writes:
             return
         leaves = _leaves(parallel.to_host(state.replace(frozen=())))
         step = int(leaves["step"])
+        broken = [name for name, value in leaves.items() if not _finite(value)]
+        if broken:
+            good = self.latest() or "none yet"
+            raise UserError(
+                f"step {step} left {broken[0]} not finite; last good checkpoint: {good}"
+            )
         sums = {name: _checksum(value) for name, value in leaves.items()}
         try:
             if step in self._manager.all_steps():
@@ -75,10 +82,10 @@ class Checkpoints:
     def restore(self, template: State) -> State | None:
         """The newest checkpoint that can be read, in the template's structure, or None.
 
-        Unreadable ones are named and deleted: Orbax would refuse to write their steps again.
+        Newer unreadable ones are named and deleted: Orbax would refuse to write their steps again.
 
         Raises:
-          UserError: if what was saved has other arrays than the template.
+          UserError: if what was saved has other arrays than the template, or none can be read.
         """
         newest = self._newest_readable() if self._writes else None
         step = parallel.of_first_process(newest[0] if newest else -1)
@@ -106,14 +113,24 @@ class Checkpoints:
             self._manager.close()
 
     def _newest_readable(self) -> tuple[int, Leaves] | None:
+        """The newest step that can be read; newer ones are deleted, so as to be written again."""
+        unreadable: dict[int, Exception] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return step, self._read(step)
+                leaves = self._read(step)
             except Exception as error:  # a damaged checkpoint raises nearly anything
-                logging.warning(
-                    "checkpoint %s/%d is unreadable, deleted: %s", self._folder, step, error
-                )
-                self._manager.delete(step)
+                unreadable[step] = error
+                continue
+            for damaged, reason in unreadable.items():
+                where = self._folder / str(damaged)
+                logging.warning("checkpoint %s is damaged, deleted: %s", where, reason)
+                self._manager.delete(damaged)
+            return step, leaves
+        if unreadable:
+            raise UserError(
+                f"no checkpoint in {self._folder} can be read ({next(iter(unreadable.values()))}); "
+                "delete the folder to train the stage anew"
+            )
         return None
 
     def _read(self, step: int) -> Leaves:
@@ -166,3 +183,7 @@ def _is_empty(leaf: Any) -> bool:
 
 def _checksum(value: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(value).data)
+
+
+def _finite(value: np.ndarray) -> bool:
+    return not np.issubdtype(value.dtype, np.floating) or bool(np.isfinite(value).all())

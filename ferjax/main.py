@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import flags
+from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from ferjax import memory, parallel, preemption, stages, writers
@@ -46,13 +46,24 @@ def _together(given: dict[str, Any]) -> bool:
 
 DONE, USER_ERROR, BAD_FLAGS, PREEMPTED = 0, 1, 2, 75
 
-IMMATERIAL = ("data.cache", "data.in_memory", "loop", "parallel")
+IMMATERIAL = {
+    "data.cache",
+    "data.dir",  # what was in it is checked by itself
+    "data.in_memory",
+    "loop.keep",
+    "loop.log_steps",
+    "loop.save_epochs",
+    "loop.save_steps",
+    "loop.workers",
+    "parallel",
+}
 """Fields that may change when a run is resumed: they say how it is computed, not what."""
 
 
 def main() -> int:
     """Parses the command line and runs; returns the exit code."""
     memory.keep_freed_memory()
+    app.define_help_flags()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         config, workdir = _parse()
@@ -74,6 +85,9 @@ def execute(config: ConfigDict, workdir: Path) -> int:
         stages.run(config, workdir)
     except UserError as error:
         return _say(f"error: {error}", USER_ERROR)
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        return _say(f"error: {error.strerror or error}{place}", USER_ERROR)
     except preemption.Preempted as notice:
         return _say(f"stopped: {notice}; run the same command to go on", PREEMPTED)
     return DONE
@@ -120,7 +134,9 @@ def _parse() -> tuple[ConfigDict, Path]:
     try:
         rest = FLAGS(sys.argv)
         config = FLAGS.config.copy_and_resolve_references()
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except ImportError as error:
+        raise UserError(f"config: {error}; run from the folder that holds configs/") from error
+    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError, OSError) as error:
         raise UserError(f"config: {_one_line(error)}") from error
     logging.getLogger("absl").setLevel(logging.ERROR)
     if len(rest) > 1:
@@ -139,12 +155,10 @@ def _claim(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     resolved = json.loads(config.to_json_best_effort())
     if jax.process_index() == 0:
-        if path.exists():
+        if path.exists() and writers.MetricsFile(workdir / "metrics.jsonl").begun():
             _compare(path, resolved)
-        try:
+        else:  # nothing was trained yet, perhaps for a mistake in the config
             writers.write_json(path, {"config": resolved} | _circumstances())
-        except OSError as error:
-            raise UserError(f"cannot write to workdir {workdir}: {error.strerror}") from error
     parallel.barrier("config.json is written")
     if not path.exists():
         raise UserError(f"workdir {workdir} must be a folder that all processes share")
@@ -152,10 +166,13 @@ def _claim(workdir: Path, config: ConfigDict) -> None:
 
 
 def _compare(path: Path, resolved: dict[str, Any]) -> None:
-    saved = json.loads(path.read_text())["config"]
+    try:
+        saved = json.loads(path.read_text())["config"]
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} was not written by a run: choose another workdir") from error
     old, new = _flat(saved), _flat(resolved)
     changed = [f for f in sorted(old.keys() | new.keys()) if old.get(f) != new.get(f)]
-    changed = [f for f in changed if not f.startswith(IMMATERIAL)]
+    changed = [f for f in changed if f not in IMMATERIAL]
     if changed:
         words = ", ".join(f"{f} was {old.get(f)}, is {new.get(f)}" for f in changed)
         raise UserError(f"{path.parent} holds a run with another config: {words}")

@@ -11,7 +11,7 @@ def keep_freed_memory() -> bool:
 
     XLA:CPU allocates and frees the temporaries of every step, some hundred MB; by default glibc
     gives them back, and each of their pages then faults again: about 20 % of a step. Call it before
-    JAX starts its threads. Memory in use stays at its peak.
+    JAX starts its threads. Resident memory stays at its peak, and fragments may raise that.
 
     Returns:
       Whether it took effect; without glibc nothing happens.

@@ -39,8 +39,8 @@ def summarise(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         **{name: headline["final"][name] for name in ("uar", "macro_f1", "confusion")},
         "stages": stages,
         "images_per_second": headline["images_per_second"],
-        "wall_seconds": sum(_seconds(workdir, name) for name in config.stages),
-        "peak_memory_bytes": peak_memory(),
+        "wall_seconds": sum(_done(workdir, name)["seconds"] for name in config.stages),
+        "peak_memory_bytes": max(_done(workdir, x)["peak_memory_bytes"] for x in config.stages),
     }
 
 
@@ -124,5 +124,5 @@ def _title(stage: str, head: str, heads: dict[str, Any]) -> str:
     return stage if len(heads) == 1 else f"{stage}/{head}"
 
 
-def _seconds(workdir: Path, stage: str) -> float:
-    return json.loads((workdir / "stages" / stage / "done.json").read_text())["seconds"]
+def _done(workdir: Path, stage: str) -> dict[str, Any]:
+    return json.loads((workdir / "stages" / stage / "done.json").read_text())

@@ -2,42 +2,30 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from ferjax import results
 from ferjax.errors import UserError
 
-
-class Cell(NamedTuple):
-    """A stage of training by one recipe.
-
-    Attributes:
-      name: of the stage.
-      recipe: the stage's config.
-      needs: the stages whose final states it takes, by the name that its method knows them by.
-    """
-
-    name: str
-    recipe: ConfigDict
-    needs: dict[str, str]
+Recipes = dict[str, ConfigDict]
 
 
-def cells(config: ConfigDict) -> tuple[Cell, ...]:
-    """Every training of the sweep `config.sweep`.
+def recipes(config: ConfigDict) -> Recipes:
+    """The recipe of every stage of the sweep `config.sweep`.
 
     Raises:
       UserError: for an unknown sweep.
     """
-    if config.sweep not in _CELLS:
-        raise UserError(f"sweep={config.sweep!r} is none of {', '.join(_CELLS)}")
-    return _CELLS[config.sweep](config)
+    if config.sweep not in _SWEEPS:
+        raise UserError(f"sweep={config.sweep!r} is none of {', '.join(_SWEEPS)}")
+    return _SWEEPS[config.sweep](config)
 
 
 def summarise(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """`result.json` of a sweep: the accuracy of the final weights' main head, cell by cell."""
-    names = tuple(cell.name for cell in cells(config))
+    """`result.json` of a sweep: the accuracy of the final weights' main head, stage by stage."""
+    names = tuple(recipes(config))
     stages = results.summarise_stages(names, workdir)
     accuracy = {name: results.main_figures(stages[name])["accuracy"] for name in names}
     return {"sweep": config.sweep, "accuracy": accuracy, "stages": stages}
@@ -52,7 +40,7 @@ def format_table(config: ConfigDict, result: dict[str, Any]) -> str:
             lines
             + [
                 f"{count:>8}  {per_cent[_alone(count)]:>19}  {per_cent[_agreeing(count)]:>16}"
-                for count in config.networks
+                for count in config.network_counts
             ]
         )
     values, name = {
@@ -63,32 +51,31 @@ def format_table(config: ConfigDict, result: dict[str, Any]) -> str:
     return "\n".join(lines + [f"{value:>11}  {per_cent[name(value)]:>8}" for value in values])
 
 
-def _networks(config: ConfigDict) -> tuple[Cell, ...]:
-    found = []
-    for count in config.networks:
-        found.append(_cell(_alone(count), config.teachers, networks=count, lambda_max=0.0))
-        found.append(_cell(_agreeing(count), config.teachers, networks=count))
-    return tuple(found)
+def _networks(config: ConfigDict) -> Recipes:
+    found = {}
+    for count in config.network_counts:
+        alone = {"networks": count, "lambda_max": 0.0}
+        found[_alone(count)] = _changed(config.teachers, **alone)
+        found[_agreeing(count)] = _changed(config.teachers, networks=count)
+    return found
 
 
-def _temperatures(config: ConfigDict) -> tuple[Cell, ...]:
-    students = (
-        _cell(_at_temperature(value), config.student, {"teachers": "teachers"}, temperature=value)
+def _temperatures(config: ConfigDict) -> Recipes:
+    students = {
+        _at_temperature(value): _changed(config.student, temperature=value)
         for value in config.temperatures
-    )
-    return (_cell("teachers", config.teachers), *students)
+    }
+    return {"teachers": config.teachers} | students
 
 
-def _betas(config: ConfigDict) -> tuple[Cell, ...]:
-    return tuple(_cell(_at_beta(value), config.teachers, beta=value) for value in config.betas)
+def _betas(config: ConfigDict) -> Recipes:
+    return {_at_beta(value): _changed(config.teachers, beta=value) for value in config.betas}
 
 
-def _cell(
-    name: str, recipe: ConfigDict, needs: dict[str, str] | None = None, **changes: Any
-) -> Cell:
+def _changed(recipe: ConfigDict, **changes: Any) -> ConfigDict:
     changed = recipe.copy_and_resolve_references()
     changed.update(changes)
-    return Cell(name, changed, needs or {})
+    return changed
 
 
 def _alone(count: int) -> str:
@@ -107,7 +94,7 @@ def _at_beta(value: float) -> str:
     return f"beta_{value:g}"
 
 
-_CELLS: dict[str, Callable[[ConfigDict], tuple[Cell, ...]]] = {
+_SWEEPS: dict[str, Callable[[ConfigDict], Recipes]] = {
     "networks": _networks,
     "temperature": _temperatures,
     "beta": _betas,

@@ -27,14 +27,14 @@ class Training(NamedTuple):
 
     Attributes:
       name: of the stage, as it appears in metrics.
-      config: the stage's recipe joined with the run's `seed`, `model`, `augment` and `loop`.
+      config: the stage's recipe joined with the run's shared parts.
       dataset: what to learn from and to evaluate on.
       folder: of the stage.
       metrics: the run's `metrics.jsonl`.
       devices: where to compute.
       method: the stage's method.
       sweep: the method's predictions over whole splits.
-      steps_per_epoch: ⌊training faces / batch size⌋.
+      steps_per_epoch: `config.epoch_steps`, or ⌊training faces / batch size⌋.
       total_steps: of the stage.
     """
 
@@ -83,8 +83,8 @@ def prepare(
         raise UserError(f"{name}.batch_size {config.batch_size} exceeds the {faces} training faces")
     if config.method not in METHODS:
         raise UserError(f"{name}.method {config.method!r} is none of {', '.join(METHODS)}")
-    steps_per_epoch = faces // config.batch_size
-    total_steps = duration(config, steps_per_epoch)
+    steps_per_epoch = config.epoch_steps or faces // config.batch_size
+    total_steps = duration(config, steps_per_epoch, where=f"{name}.")
     info = Info(
         classes=dataset.classes,
         coders=dataset.coders,
@@ -117,8 +117,8 @@ def train(training: Training, inputs: dict[str, State]) -> State:
       Preempted: after saving, when the run was asked to stop.
     """
     loop, total_steps = training.config.loop, training.total_steps
-    eval_every = duration(loop, training.steps_per_epoch, "eval_")
-    save_every = duration(loop, training.steps_per_epoch, "save_")
+    eval_every = duration(loop, training.steps_per_epoch, "eval_", where="loop.")
+    save_every = duration(loop, training.steps_per_epoch, "save_", where="loop.")
     train_step = parallel.compile_step(training.devices, training.method.train_step)
     with closing(training.checkpoints()) as checkpoints:
         state = training.initial_state(inputs)
@@ -129,7 +129,7 @@ def train(training: Training, inputs: dict[str, State]) -> State:
         with closing(_progress(training, step)) as progress, closing(_Feed(training)) as feed:
             while step < total_steps:
                 state = _end_epochs(training, state, step)
-                batch, waited = feed.next(step)
+                batch, waited = feed.next(state, step)
                 state, metrics = train_step(state, batch)
                 step += 1
                 stop, last = preemption.requested(), step == total_steps
@@ -140,7 +140,7 @@ def train(training: Training, inputs: dict[str, State]) -> State:
                     if evaluates or saves or step % loop.log_steps == 0:
                         progress.write(step)
                 except UserError as error:  # the loss is not finite
-                    good = checkpoints.latest()
+                    good = checkpoints.latest() or "none yet"
                     raise UserError(f"{error}; last good checkpoint: {good}") from None
                 if evaluates:
                     _evaluate(training, state, step)
@@ -168,7 +168,7 @@ def restore_finished(training: Training, inputs: dict[str, State]) -> State:
     return state
 
 
-def duration(config: ConfigDict, steps_per_epoch: int, prefix: str = "") -> int:
+def duration(config: ConfigDict, steps_per_epoch: int, prefix: str = "", where: str = "") -> int:
     """A duration in steps, from `<prefix>steps` if positive, else `<prefix>epochs`.
 
     Raises:
@@ -176,7 +176,7 @@ def duration(config: ConfigDict, steps_per_epoch: int, prefix: str = "") -> int:
     """
     steps = config[f"{prefix}steps"] or round(config[f"{prefix}epochs"] * steps_per_epoch)
     if steps < 1:
-        raise UserError(f"{prefix}steps or {prefix}epochs must be positive")
+        raise UserError(f"{where}{prefix}steps or {where}{prefix}epochs must be positive")
     return steps
 
 
@@ -188,12 +188,12 @@ class _Feed:
         self._rows = np.empty(0, np.int32)
         self._batches: Batches | None = None
 
-    def next(self, step: int) -> tuple[dict[str, Any], float]:
+    def next(self, state: State, step: int) -> tuple[dict[str, Any], float]:
         """The batch of this step, and the seconds spent waiting for it."""
         start = time.perf_counter()
         training = self._training
         if self._batches is None or step % training.steps_per_epoch == 0:
-            rows = training.method.rows(step // training.steps_per_epoch)
+            rows = training.method.rows(state)
             if self._batches is None or not np.array_equal(rows, self._rows):
                 self.close()
                 self._rows = rows

@@ -30,9 +30,13 @@ class MetricsFile:
         text = self.path.read_text()
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
+    def begun(self) -> bool:
+        """Whether anything was written yet."""
+        return self.path.exists() and self.path.stat().st_size > 0
+
     def forget(self, stage: str, after_step: int) -> None:
         """Drops a stage's lines of later steps, which a resumed run writes again."""
-        if jax.process_index() == 0:
+        if jax.process_index() == 0 and self.begun():
             kept = [x for x in self.read() if x["stage"] != stage or x["step"] <= after_step]
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 

@@ -48,8 +48,9 @@ def launch(count: int, arguments: list[str]) -> int:
         threading.Thread(target=_watch, args=(number, process, failed, ended)).start()
     first = DONE
     for _ in processes:
-        first = first or ended.get()
-        if first not in (DONE, PREEMPTED) and not failed.is_set():
+        code = ended.get()
+        first = first or code
+        if code not in (DONE, PREEMPTED) and not failed.is_set():
             failed.set()
             for process in processes:
                 process.kill()

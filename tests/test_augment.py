@@ -16,7 +16,7 @@ KEY = jax.random.key(1)
 
 def config(**changes):
     """CCT's augmentation, changed as told."""
-    made = datasets.base("synthetic").augment
+    made = datasets.base("ferplus").augment
     made.update(changes)
     return made
 

@@ -29,6 +29,9 @@ STAGES = {
 }
 
 
+BASELINE = {"stages": ("baseline",), "headline": "baseline"}
+
+
 @pytest.fixture(autouse=True)
 def _tiny_network(monkeypatch):
     tiny.use_tiny_network(monkeypatch)
@@ -85,7 +88,7 @@ def test_the_supervised_config_runs(tmp_path):
 @pytest.mark.parametrize(
     ("sweep", "values", "rows"),
     [
-        ("networks", {"networks": (1, 2)}, ["1", "2"]),
+        ("networks", {"network_counts": (1, 2)}, ["1", "2"]),
         ("temperature", {"temperatures": (2.0,)}, ["2.0"]),
         ("beta", {"betas": (0.65,)}, ["0.65"]),
     ],
@@ -112,6 +115,16 @@ def test_a_sweep_prints_the_papers_table(tmp_path, capsys, sweep, values, rows):
         ({"parallel": "magic"}, "parallel"),
         ({"run": "magic"}, "run='magic' is none of train, sweep"),
         ({"model.stem": "magic"}, "stem 'magic'"),
+        ({"noise.seed": -1}, "noise.seed must lie in"),
+        ({"noise.kind": "matrix", "noise.matrix": (0.5, 0.5)}, "noise.matrix"),
+        ({"stages": ("student",)}, "'student' needs 'teachers' before it"),
+        ({"stages": ("baseline", "nothing")}, "no recipe of that name"),
+        ({"stages": ("baseline", "baseline")}, "twice"),
+        ({"stages": ("baseline",)}, "headline 'student' is not among"),
+        ({"loop.log_steps": 0}, "loop.log_steps must be at least 1"),
+        ({"loop.keep": 0}, "loop.keep must be at least 1"),
+        ({"loop.save_epochs": 0.0}, "loop.save_steps or loop.save_epochs must be positive"),
+        ({"label": "votes"}, "label='votes' needs a dataset labelled so"),
     ],
 )
 def test_a_mistake_in_the_config_is_one_line_and_exit_code_1(tmp_path, capsys, changes, words):
@@ -142,15 +155,39 @@ def test_a_mistyped_command_is_explained_and_leaves_nothing(tmp_path, arguments,
     assert not (tmp_path / "run").exists()
 
 
+def test_after_a_mistake_the_mended_command_may_use_the_same_workdir(tmp_path):
+    assert run(tmp_path, **{"label": "nobody"}) == 1
+    assert run(tmp_path, **BASELINE) == 0
+
+
 def test_resuming_with_another_config_names_the_fields(tmp_path, capsys):
-    assert run(tmp_path, **{"teachers.epochs": 0.0}) == 1  # claims the folder, trains nothing
+    assert run(tmp_path, **BASELINE) == 0
+    before = (tmp_path / "config.json").read_text()
     capsys.readouterr()
     changes = {"teachers.epochs": 3.0, "seed": 1, "loop.log_steps": 5}
-    assert run(tmp_path, **changes) == 1
+    assert run(tmp_path, **BASELINE, **changes) == 1
     error = capsys.readouterr().err
-    assert "teachers.epochs was 0.0, is 3.0" in error
+    assert "teachers.epochs was 2.0, is 3.0" in error
     assert "seed was 0, is 1" in error
     assert "log_steps" not in error
+    assert (tmp_path / "config.json").read_text() == before
+
+
+def test_resuming_on_other_data_is_refused(tmp_path, capsys):
+    assert run(tmp_path, **BASELINE) == 0
+    saved = json.loads((tmp_path / "data.json").read_text())
+    saved["test"]["checksum"] += 1
+    (tmp_path / "data.json").write_text(json.dumps(saved))
+    assert run(tmp_path, **BASELINE) == 1
+    assert "other data" in capsys.readouterr().err
+
+
+def test_seeds_and_the_baseline_follow_but_can_be_set_alone():
+    config = cct.get_config()
+    config.update_from_flattened_dict({"seed": 3, "teachers.epochs": 5.0})
+    assert (config.data.seed, config.noise.seed, config.baseline.epochs) == (3, 3, 5.0)
+    config.update_from_flattened_dict({"noise.seed": 7, "baseline.epochs": 2.0})
+    assert (config.seed, config.data.seed, config.teachers.epochs) == (3, 3, 5.0)
 
 
 def test_a_missing_data_folder_says_what_is_expected(tmp_path, capsys):

@@ -25,7 +25,9 @@ def workdir(tmp_path):
             if stage == "teachers":
                 heads = {"average/accuracy": 0.7, "vote/accuracy": 0.6}
             metrics.write(split="eval", **line, **heads, **common)
-        write_json(tmp_path / "stages" / stage / "done.json", {"seconds": 2.0})
+        write_json(
+            tmp_path / "stages" / stage / "done.json", {"seconds": 2.0, "peak_memory_bytes": 7}
+        )
     return tmp_path
 
 
@@ -39,6 +41,7 @@ def test_the_result_reports_the_last_epoch_and_names_the_oracle(workdir):
     }  # fmt: skip
     assert result["images_per_second"] == 350
     assert result["wall_seconds"] == 6
+    assert result["peak_memory_bytes"] == 7
     assert result["confusion"] == [[3, 1], [2, 2]]
     json.dumps(result, allow_nan=False)
 

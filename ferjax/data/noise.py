@@ -6,6 +6,7 @@ Draws hang on the seed and on file names alone, so that neither order nor shards
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -200,9 +201,9 @@ def _transition(config: ml_collections.ConfigDict, classes: int) -> Transition:
     )
 
 
-def _check_matrix(rows: Sequence[Sequence[float]], classes: int) -> Transition:
+def _check_matrix(rows: Sequence[Any], classes: int) -> Transition:
     """The rows as a matrix, if they are a transition over the given number of classes."""
-    if len(rows) != classes or any(len(row) != classes for row in rows):
+    if len(rows) != classes or any(np.shape(row) != (classes,) for row in rows):
         raise UserError(f"noise.matrix: expected {classes} rows of {classes} numbers")
     matrix = np.array(rows, np.float64)
     if not (matrix >= 0.0).all() or not np.allclose(matrix.sum(axis=1), 1.0, atol=1e-6):

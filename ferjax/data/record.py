@@ -55,8 +55,9 @@ class Split(NamedTuple):
 
     def take(self, rows: Int32[np.ndarray, " chosen"]) -> "Split":
         """The given rows, in the given order."""
+        images = self.images
         return Split(
-            images=Subset(self.images, rows),
+            images=images[rows] if isinstance(images, np.ndarray) else Subset(images, rows),
             labels={name: array[rows] for name, array in self.labels.items()},
             truth=self.truth[rows],
             truth_va=self.truth_va[rows],

@@ -5,7 +5,7 @@ A method turns records into a state, step by step. Everything that changes is in
 """
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int32, Key, PRNGKeyArray
 from ml_collections import ConfigDict
 
 from ferjax import augment, losses, parallel
-from ferjax.data.record import CLASSES
+from ferjax.data.record import CLASSES, UNKNOWN
 from ferjax.errors import UserError
 from ferjax.nn.resnet import resnet
 
@@ -80,7 +80,7 @@ class Method(NamedTuple):
         the global batch.
       heads: (name, 'class' | 'va') of each prediction, the main one first.
       predict: (state, uint8 images) -> {head: probabilities [batch, classes] or va [batch, 2]}.
-      rows: finished epochs -> the training rows that the next epoch draws from, always as many.
+      rows: state -> the training rows that the epoch about to start draws from, always as many.
       end_epoch: (state, sweep) -> state, where `sweep(split)` gives predictions in row order.
     """
 
@@ -88,7 +88,7 @@ class Method(NamedTuple):
     train_step: Callable[..., tuple[State, Metrics]]
     heads: tuple[tuple[str, str], ...]
     predict: Callable[[State, jax.Array], dict[str, jax.Array]]
-    rows: Callable[[int], Int32[np.ndarray, " rows"]]
+    rows: Callable[[State], Int32[np.ndarray, " rows"]]
     end_epoch: Callable[[State, Callable], State] | None = None
 
 
@@ -261,27 +261,50 @@ def _pick(key: PRNGKeyArray, given: Bool[Array, " coders"]) -> Int32[Array, ""]:
     return jnp.argmax(jnp.where(given, noise, -1.0)).astype(jnp.int32)
 
 
-def epoch_rows(config: ConfigDict, info: Info) -> Callable[[int], Int32[np.ndarray, " rows"]]:
+def given_labels(
+    labels: Mapping[str, np.ndarray], coders: Sequence[str], label: str
+) -> Int32[np.ndarray, " rows"]:
+    """The one class that each face was most said to be, [N] int32, -1 where nobody said.
+
+    Args:
+      labels: of the split, see `data.record.Split`.
+      coders: names of the columns of `annotations`.
+      label: what a run trains on: a coder's name; 'votes' or 'multi_target' (the class with the
+        most votes); 'majority' or 'random' (the class with the most annotations).
+    """
+    if label in coders:
+        return labels["annotations"][:, coders.index(label)]
+    if label in ("votes", "multi_target"):
+        votes = labels["votes"]
+    else:
+        annotations = labels["annotations"]
+        classes = max(1, int(annotations.max(initial=0)) + 1)
+        votes = (annotations[:, :, None] == np.arange(classes)).sum(axis=1)
+    return np.where(votes.any(axis=1), votes.argmax(axis=1), UNKNOWN).astype(np.int32)
+
+
+def epoch_rows(config: ConfigDict, info: Info) -> Callable[[State], Int32[np.ndarray, " rows"]]:
     """The rows of an epoch: every face once, or with `config.balanced` a class-balanced draw.
 
-    The balanced draw takes N faces with replacement, every class as likely, anew each epoch; the
-    class is the first annotation that the face has.
+    The balanced draw takes N faces with replacement, every class of `given_labels` as likely, anew
+    each epoch. A face drawn twice into one batch has the same view twice, as views hang on faces.
+
+    Raises:
+      UserError: if nobody labelled anything that could be balanced.
     """
-    annotations = info.labels["annotations"]
-    count = len(annotations)
+    count = len(info.labels["annotations"])
     if not config.balanced:
-        return lambda epoch: np.arange(count, dtype=np.int32)
-    first = np.argmax(annotations >= 0, axis=1)
-    label = annotations[np.arange(count), first]
+        return lambda state: np.arange(count, dtype=np.int32)
+    label = given_labels(info.labels, info.coders, info.label)
+    if not (label >= 0).any():
+        raise UserError(f"balanced: no training face has a label ({info.label})")
     sizes = np.bincount(label[label >= 0], minlength=len(CLASSES))
     weights = np.where(label >= 0, 1 / np.maximum(sizes[label], 1), 0)
     chances = weights / weights.sum()
 
-    def draw(epoch: int) -> Int32[np.ndarray, " rows"]:
-        return (
-            np.random.default_rng([config.seed, epoch])
-            .choice(count, size=count, p=chances)
-            .astype(np.int32)
-        )
+    def draw(state: State) -> Int32[np.ndarray, " rows"]:
+        epoch = int(state.step) // info.steps_per_epoch
+        generator = np.random.default_rng([config.seed, epoch])
+        return generator.choice(count, size=count, p=chances).astype(np.int32)
 
     return draw

@@ -186,7 +186,10 @@ def _by_patches(window: _Window, images: Array, kernel: Array) -> Array:
         ],
         axis=-1,
     )
-    return jnp.matmul(patches, kernel.reshape(-1, kernel.shape[3]), precision=window.precision)
+    matrix = kernel.reshape(-1, kernel.shape[3])
+    # Of two dimensions, or XLA would transpose the patches before it multiplies the gradients.
+    flat = jnp.matmul(patches.reshape(-1, len(matrix)), matrix, precision=window.precision)
+    return flat.reshape(*patches.shape[:3], -1)
 
 
 def _by_shifts(window: _Window, size: tuple[int, ...], images: Array, cotangent: Array) -> Array:
@@ -202,7 +205,7 @@ def _by_shifts(window: _Window, size: tuple[int, ...], images: Array, cotangent:
     padded_cotangent = _pad(cotangent, ((0, 0), (width - 1 - left, width - 1 - right)))
     down = [padded_images[:, i : i + rows] for i in range(height)]
     across = [padded_cotangent[:, :, j : j + columns] for j in reversed(range(width))]
-    # Of two dimensions each, or XLA would transpose one of them first.
+    # Of two dimensions, as in `_by_patches`.
     by_row = jnp.concatenate(down, axis=-1).reshape(-1, height * images.shape[3])
     by_column = jnp.concatenate(across, axis=-1).reshape(-1, width * cotangent.shape[3])
     product = lax.dot_general(

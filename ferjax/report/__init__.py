@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from ferjax import results, writers
 from ferjax.data.record import UNKNOWN, Dataset
 from ferjax.evaluate import right_classes
+from ferjax.methods import method
 from ferjax.report import figures, page
 from ferjax.report.figures import Curve, Face
 
@@ -75,26 +76,6 @@ def write(config: ConfigDict, workdir: Path, dataset: Dataset, result: dict[str,
     title = f"{result['headline']} on {config.data.name}"
     text = page.document(title, _lead(result, dataset), sections)
     writers.write_text(folder / "index.html", text)
-
-
-def given_labels(labels: Mapping[str, np.ndarray], coders: Sequence[str], label: str) -> np.ndarray:
-    """The one class that each face was most said to be, [N] int32, -1 where nobody said.
-
-    Args:
-      labels: of the split, see `data.record.Split`.
-      coders: names of the columns of `annotations`.
-      label: what the run trained on: a coder's name; 'votes' or 'multi_target' (the class with the
-        most votes); 'majority' or 'random' (the class with the most annotations).
-    """
-    if label in coders:
-        return labels["annotations"][:, coders.index(label)]
-    if label in ("votes", "multi_target"):
-        votes = labels["votes"]
-    else:
-        annotations = labels["annotations"]
-        classes = max(1, int(annotations.max(initial=0)) + 1)
-        votes = (annotations[:, :, None] == np.arange(classes)).sum(axis=1)
-    return np.where(votes.any(axis=1), votes.argmax(axis=1), UNKNOWN).astype(np.int32)
 
 
 def most_doubted(
@@ -235,7 +216,7 @@ def _training_curves(
 def _right_share(dataset: Dataset, label: str) -> float | None:
     """Share of the given training labels that are right; None if all are, or if nobody knows."""
     truth = dataset.train.truth
-    given = given_labels(dataset.train.labels, dataset.coders, label)
+    given = method.given_labels(dataset.train.labels, dataset.coders, label)
     known = (truth != UNKNOWN) & (given != UNKNOWN)
     wrong = given[known] != truth[known]
     return float(1 - wrong.mean()) if wrong.any() else None
@@ -333,7 +314,7 @@ def _doubts(
 ) -> Iterator[Picture]:
     train, classes = dataset.train, dataset.classes
     probs, rows = predictions["train"], predictions["train_rows"]
-    given = given_labels(train.labels, dataset.coders, label)[rows]
+    given = method.given_labels(train.labels, dataset.coders, label)[rows]
     truth = train.truth[rows]
     faces = []
     for place in most_doubted(probs, given, SHEET_FACES):

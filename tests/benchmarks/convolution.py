@@ -108,7 +108,10 @@ def main() -> None:
     import jax.numpy as jnp
     import torch
 
+    from ferjax.memory import keep_freed_memory
     from ferjax.nn.conv import stackable_conv
+
+    keep_freed_memory()
 
     def plain_conv(x: jax.Array, k: jax.Array, strides: Any, padding: Any) -> jax.Array:
         names = ("NHWC", "HWIO", "NHWC")

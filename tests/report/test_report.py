@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from ferjax import report, results, writers
 from ferjax.data.record import Dataset, Split
+from ferjax.methods import method
 from ferjax.report import figures, page
 
 CLASSES = ("neutral", "happy", "sad")
@@ -77,7 +78,7 @@ def fake_run(workdir, with_lambda=True):
             values |= {"uar": 0.6, "macro_f1": 0.6, "confusion": [[8, 2, 0], [1, 3, 0], [0, 0, 0]]}
             file.write(stage=stage, split="eval", step=2 * epoch, epoch=float(epoch), **values)
         folder = workdir / "stages" / stage
-        writers.write_json(folder / "done.json", {"seconds": 1.0})
+        writers.write_json(folder / "done.json", {"seconds": 1.0, "peak_memory_bytes": 1})
         rows = np.arange(0, 300, 3, dtype=np.int32)
         test = rng.dirichlet(np.ones(3), 200).astype(np.float32)
         train = rng.dirichlet(np.ones(3), 100).astype(np.float32)
@@ -163,7 +164,7 @@ def test_given_label_is_the_one_that_the_run_trained_on(label, expected):
         "annotations": np.array([[2, 1, 1], [-1, -1, -1], [0, 1, -1]], np.int32),
         "votes": np.array([[0, 1, 3], [2, 2, 0], [0, 0, 0]], np.int32),
     }
-    assert report.given_labels(labels, ("ann", "bob", "cy"), label).tolist() == expected
+    assert method.given_labels(labels, ("ann", "bob", "cy"), label).tolist() == expected
 
 
 def test_loss_is_the_main_curve_whatever_the_order_of_the_metrics():
