@@ -12,7 +12,7 @@ from ferjax.optimizers import learning_rate, optimizer
 
 def recipe(**changes):
     """One percent for the backbone, ten for the classifier, no schedule, changed as told."""
-    config = datasets.recipe("supervised").optimizer
+    config = datasets.recipe("supervised", "ferplus").optimizer
     config.learning_rate, config.classifier_rate, config.epoch_decay = 0.01, 0.1, 1.0
     config.update(changes)
     return config

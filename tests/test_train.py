@@ -86,7 +86,7 @@ def test_the_second_step_compiles_nothing(tmp_path):
     step = parallel.compile_step(training.devices, training.method.train_step)
     state = parallel.replicate(training.devices, training.initial_state({}))
     for number in range(3):
-        batch, _ = _feed(training).next(number)
+        batch, _ = _feed(training).next(state, number)
         state, _ = step(state, batch)
     assert step._cache_size() == 1
 
@@ -120,7 +120,7 @@ def test_each_epoch_is_closed_once_even_after_a_kill_at_its_boundary(tmp_path, m
         ({"teachers.batch_size": 64}, r"teachers.batch_size 64 exceeds the 40 training faces"),
         ({"loop.eval_batch_size": 3}, r"loop.eval_batch_size 3 does not divide by the 2 devices"),
         ({"teachers.method": "magic"}, r"teachers.method 'magic' is none of supervised, cct"),
-        ({"teachers.epochs": 0.0}, r"steps or epochs must be positive"),
+        ({"teachers.epochs": 0.0}, r"teachers.steps or teachers.epochs must be positive"),
         ({"label": "nobody"}, r"label='nobody' is none of majority"),
     ],
 )
@@ -146,7 +146,7 @@ def run_steps(tmp_path, mode: str, count: int, steps: int, dtype=np.float32) -> 
     state = parallel.replicate(devices, state)
     feed, losses = _feed(training), []
     for number in range(steps):
-        batch, _ = feed.next(number)
+        batch, _ = feed.next(state, number)
         state, metrics = step(state, batch)
         losses.append(float(parallel.to_host(metrics)["loss"]))
     feed.close()
