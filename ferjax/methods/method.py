@@ -255,6 +255,42 @@ def update(
     )
 
 
+def single_step(
+    config: ConfigDict,
+    info: Info,
+    transform: optax.GradientTransformation,
+    state: State,
+    images: Float[Array, "batch h w 3"],
+    share_of_loss: Callable[[jax.Array], jax.Array],
+    axis_name: str | None,
+) -> tuple[State, Float[Array, ""], Float[Array, "batch classes"]]:
+    """One optimiser step of one network.
+
+    Args:
+      config: of the stage.
+      info: of the data.
+      transform: the optimiser.
+      state: before the step.
+      images: what the network sees.
+      share_of_loss: logits -> this device's share of the global batch's loss.
+      axis_name: pmap's axis, or None under jit.
+
+    Returns:
+      The state after the step, the share of the loss, and the logits before it.
+    """
+
+    def loss_fn(params):
+        logits, batch_stats = train_logits(
+            config, info, axis_name, params, state.batch_stats, images
+        )
+        return share_of_loss(logits), (logits, batch_stats)
+
+    (loss, (logits, batch_stats)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
+        state.params
+    )
+    return update(transform, state, gradient, batch_stats, axis_name), loss, logits
+
+
 def _pick(key: PRNGKeyArray, given: Bool[Array, " coders"]) -> Int32[Array, ""]:
     """One of the coders who labelled the face, each as likely; coder 0 if nobody did."""
     noise = jax.random.uniform(key, given.shape)

@@ -24,23 +24,14 @@ def make(config: ConfigDict, info: Info) -> Method:
         images = method.augmented(config, state, batch)
         target, labelled = method.targets(config, info, state, batch)
 
-        def loss_fn(params):
-            logits, batch_stats = method.train_logits(
-                config, info, axis_name, params, state.batch_stats, images
-            )
-            loss, _ = parallel.mean_over_faces(loss_of(logits, target), labelled, axis_name)
-            return loss, (logits, batch_stats)
+        def share_of_loss(logits: jax.Array) -> jax.Array:
+            return parallel.mean_over_faces(loss_of(logits, target), labelled, axis_name)[0]
 
-        (loss, (logits, batch_stats)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params
+        state, loss, logits = method.single_step(
+            config, info, transform, state, images, share_of_loss, axis_name
         )
-        state = method.update(transform, state, gradient, batch_stats, axis_name)
-        hits = method.agrees(logits, target)
-        metrics = {
-            "loss": loss,
-            "accuracy": parallel.mean_over_faces(hits, labelled, axis_name)[0],
-        }
-        return state, parallel.sum(metrics, axis_name)
+        hits, _ = parallel.mean_over_faces(method.agrees(logits, target), labelled, axis_name)
+        return state, parallel.sum({"loss": loss, "accuracy": hits}, axis_name)
 
     predict = method.predict_single(config, info)
     rows = method.epoch_rows(config, info)

@@ -15,10 +15,10 @@ import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from jax.experimental import multihost_utils
 from jaxtyping import Int32, UInt8
 from tensorflow_datasets.proto import tf_example_pb2
 
+from ferjax import parallel
 from ferjax.data import noise
 from ferjax.data.datasets.ferplus import files
 from ferjax.data.datasets.ferplus.ferplus_dataset_builder import SKIPPED, Builder
@@ -175,8 +175,7 @@ def prepare(folder: Path, cache: str, skip_corrupt: bool) -> Builder:
         if jax.process_index() == 0 and not home.exists():
             _write(folder, home, skip_corrupt)
     finally:  # also on failure, or the other processes would wait for ever
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("FERPlus prepared")
+        parallel.barrier("FERPlus prepared")
     if not home.exists():
         raise UserError(f"{home}: not written by the first process; data.cache must be shared")
     builder = Builder(data_dir=home, file_format="array_record")
