@@ -1,11 +1,14 @@
 """Times one CCT training step: jitted JAX, the same with plain `vmap`, and eager PyTorch.
 
     python tests/benchmarks/cct_step.py --size 64
+    python tests/benchmarks/cct_step.py --platform cuda --dtype bfloat16 --size 224 --batch 256 \\
+        --contenders ferjax plain_vmap --peak_tflops 989     # dense bfloat16 of an H100 or H200
 
 Networks, losses and optimiser are the same for all. Every contender lives in a process of its own,
-which gives its peak memory (`ru_maxrss`, of which the libraries hold some hundred MB). All run in
-turn; medians, their ratios and peaks are printed as one line of JSON. On a machine that does other
-work besides, PyTorch's threads wait for each other: there compare the CPU seconds of `--cores 1`.
+which gives its peak memory (on a CPU resident: some hundred MB of it are the libraries'). All run
+in turn; medians, their ratios and peaks are printed as one line of JSON. `ferjax` lowers a stack's
+convolutions to separate ones, `plain_vmap` to grouped ones. On a machine that does other work
+besides, PyTorch's threads wait for each other: there compare the CPU seconds of `--cores 1`.
 """
 
 import argparse
@@ -17,11 +20,11 @@ import statistics
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from ferjax.memory import keep_freed_memory
+from ferjax import memory
 
 NETWORKS, CLASSES, LAMBDA, RATE = 3, 7, 0.5, 1e-3
 
@@ -34,18 +37,36 @@ def inputs(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(CLASSES, size=options.batch, dtype=np.int32)
 
 
-def jax_step(options: argparse.Namespace, plain: bool = False) -> Callable[[], float]:
+class Contender(NamedTuple):
+    """A training step: `run` does one and returns the loss.
+
+    `peak` gives the most bytes held so far; `flops` are those of a step, where known.
+    """
+
+    run: Callable[[], float]
+    peak: Callable[[], int]
+    flops: float | None
+
+
+def jax_step(options: argparse.Namespace, plain: bool = False) -> Contender:
     """A training step of a stack of networks; `plain` leaves the convolutions to `vmap`."""
     import jax
     import jax.numpy as jnp
     import optax
 
+    from ferjax import parallel
     from ferjax.nn import resnet
 
     if plain:
         resnet.stackable_conv = cast(Any, jax.lax.conv_general_dilated)
     module = resnet.resnet(
-        "resnet18", CLASSES, options.width, options.stem, axis_name=None, stem_stride=2
+        "resnet18",
+        CLASSES,
+        options.width,
+        options.stem,
+        axis_name=None,
+        stem_stride=2,
+        dtype=options.dtype,
     )
     optimiser = optax.adam(RATE)
     images, labels = map(jnp.asarray, inputs(options))
@@ -81,10 +102,11 @@ def jax_step(options: argparse.Namespace, plain: bool = False) -> Callable[[], f
         state[0], value = step(state[0])
         return float(value)
 
-    return run
+    flops = (step.lower(state[0]).cost_analysis() or {}).get("flops")
+    return Contender(run, parallel.peak_memory, flops)
 
 
-def torch_step(options: argparse.Namespace) -> Callable[[], float]:
+def torch_step(options: argparse.Namespace) -> Contender:
     """The same in eager PyTorch, one network after the other."""
     import torch
     from torch import nn
@@ -145,7 +167,7 @@ def torch_step(options: argparse.Namespace) -> Callable[[], float]:
         optimiser.step()
         return loss.item()
 
-    return run
+    return Contender(run, lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, None)
 
 
 CONTENDERS = {
@@ -156,17 +178,17 @@ CONTENDERS = {
 
 
 def serve(name: str, options: argparse.Namespace, pipe: Connection) -> None:
-    """Runs a step for every message; answers with (seconds, CPU seconds, loss, peak bytes)."""
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    if options.keep_memory and name != "torch":
-        keep_freed_memory()
-    step = CONTENDERS[name](options)
+    """Runs a step for every message; answers with seconds, CPU seconds, loss, peak and FLOPs."""
+    os.environ["JAX_PLATFORMS"] = options.platform
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the contenders share the device
+    if name in options.keep_memory:
+        memory.keep_freed_memory()
+    contender = CONTENDERS[name](options)
     while pipe.recv():
         start, cpu_start = time.perf_counter(), time.process_time()
-        loss = step()
+        loss = contender.run()
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        pipe.send((seconds, cpu_seconds, loss, peak))
+        pipe.send((seconds, cpu_seconds, loss, contender.peak(), contender.flops))
 
 
 def main() -> None:
@@ -177,29 +199,36 @@ def main() -> None:
     parser.add_argument("--stem", default="imagenet")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--platform", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--peak_tflops", type=float, help="of the device, to give shares of it")
     parser.add_argument(
         "--keep_memory",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="keep freed memory in the JAX processes, as ferjax.main does",
+        nargs="*",
+        choices=CONTENDERS,
+        default=list(CONTENDERS),
+        help="contenders that keep the memory they free, as ferjax.main does",
     )
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     options = parser.parse_args()
 
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
+    if options.platform == "cpu":
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     wall: dict[str, list[float]] = {name: [] for name in options.contenders}
     cpu: dict[str, list[float]] = {name: [] for name in options.contenders}
     peaks: dict[str, int] = {}
     losses: dict[str, float] = {}
+    flops: dict[str, float] = {}
     for name in options.contenders:
         pipes[name], theirs = context.Pipe()
         context.Process(target=serve, args=(name, options, theirs), daemon=True).start()
+        theirs.close()  # so that a contender that dies is noticed
     for repeat in range(options.repeats + 2):
         for name, pipe in pipes.items():
             pipe.send(True)
-            seconds, cpu_seconds, loss, peak = pipe.recv()
+            seconds, cpu_seconds, loss, peak, flops[name] = pipe.recv()
             if repeat >= 2:  # the first compiles, the second warms up
                 wall[name].append(seconds)
                 cpu[name].append(cpu_seconds)
@@ -211,7 +240,15 @@ def main() -> None:
         "cpu_seconds": medians(cpu),
         "peak_MB": peaks,
         "last_loss": losses,
+        "images_per_second": {
+            name: round(options.batch / statistics.median(times), 1) for name, times in wall.items()
+        },
     }
+    if options.peak_tflops and flops.get("ferjax"):
+        needed = flops["ferjax"] / (options.peak_tflops * 1e12)
+        report["share_of_peak"] = {
+            name: round(needed / statistics.median(times), 3) for name, times in wall.items()
+        }
     print(json.dumps({**vars(options), **report}))
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import cv2
 import grain.python as grain
-import ml_collections
 import numpy as np
 import torch.utils.data
 from PIL import Image
 
+from configs import supervised
 from ferjax.data import pipeline
 from ferjax.data.datasets import ferplus
 from ferjax.data.record import Split
@@ -101,20 +101,8 @@ def main() -> None:
     size = arguments.batch_size
 
     with tempfile.TemporaryDirectory() as folder:
-        config = ml_collections.ConfigDict(
-            {
-                "dir": str(arguments.dir),
-                "cache": f"{folder}/cache",
-                "image_size": 48,
-                "mode": "majority",
-                "train_parts": ("Training",),
-                "test_part": "PublicTest",
-                "drop_test_copies": True,
-                "skip_corrupt": False,
-                "subset": 0,
-                "seed": 0,
-            }
-        )
+        config = supervised.get_config("ferplus").data
+        config.update({"dir": str(arguments.dir), "cache": f"{folder}/cache"})
         split = ferplus.load(config).train
         paths = extract(arguments.dir, Path(folder) / "png", split.names)
         rows = np.arange(len(paths), dtype=np.int32)
