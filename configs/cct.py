@@ -62,8 +62,9 @@ def _student(dataset: str) -> ConfigDict:
 def _alike(teachers: ConfigDict, dataset: str) -> ConfigDict:
     """One network by the teachers' recipe without consensus: it follows every change made there."""
     config = datasets.recipe("supervised", dataset)
-    for field in ("balanced", "epochs", "steps", "epoch_steps", "batch_size"):
-        config[field] = teachers.get_oneway_ref(field)
+    for field in config:
+        if field not in ("method", "needs", "optimizer"):
+            config[field] = teachers.get_oneway_ref(field)
     for field in config.optimizer:
         config.optimizer[field] = teachers.optimizer.get_oneway_ref(field)
     return config

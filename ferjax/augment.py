@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 from ml_collections import ConfigDict
 
+from ferjax.errors import UserError
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)
@@ -30,6 +32,23 @@ def prepare(
 ) -> Float[Array, "*batch height width 3"]:
     """Bytes → normalised floats, as networks take them in evaluation."""
     return normalise(images.astype(jnp.float32) / 255)
+
+
+def check(config: ConfigDict) -> None:
+    """Whether the settings of `augment` make sense.
+
+    Raises:
+      UserError: naming the field that does not.
+    """
+    for field in ("flip", "jitter_affine", "erase"):
+        if not 0 <= config[field] <= 1:
+            raise UserError(f"augment.{field} must be a probability, not {config[field]}")
+    for field in ("scale", "erase_area", "erase_aspect"):
+        pair = config[field]
+        if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
+            raise UserError(
+                f"augment.{field} must be (smallest, largest), both positive, not {pair}"
+            )
 
 
 def augment(

@@ -45,6 +45,7 @@ class Checkpoints:
             max_to_keep=keep,
             create=False,
             read_only=not self._writes,
+            cleanup_tmp_directories=self._writes,  # left behind by a kill
             multiprocessing_options=alone,
         )
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
@@ -94,9 +95,13 @@ class Checkpoints:
         leaves = newest[1] if newest else self._read(step)
         return _state(template, leaves, self._folder / str(step))
 
+    def latest_step(self) -> int | None:
+        """The step of the newest checkpoint."""
+        return self._manager.latest_step()
+
     def latest(self) -> Path | None:
         """The folder of the newest checkpoint."""
-        step = self._manager.latest_step()
+        step = self.latest_step()
         return None if step is None else self._folder / str(step)
 
     def close(self) -> None:
@@ -147,9 +152,11 @@ class Checkpoints:
         return leaves
 
     def _unwritable(self, error: Exception) -> UserError:
+        self._manager.reload()  # it may have forgotten an old checkpoint for one that failed
         latest = self.latest()
         kept = f"the last good checkpoint is {latest}" if latest else "there is no checkpoint yet"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # TensorStore puts its own path to the error before what went wrong.
+        reason = str(error).split("\n")[0].rsplit(": ", 1)[-1] or type(error).__name__
         return UserError(f"cannot save a checkpoint in {self._folder}: {reason}; {kept}")
 
 

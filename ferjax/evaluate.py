@@ -29,13 +29,16 @@ class Sweeper:
         """Each head's predictions for every face of the split, in row order."""
         process = (jax.process_index(), jax.process_count())
         parts: list[Predictions] = []
+        running = None  # one batch behind, so that the devices needn't wait for the host
         with evaluation_batches(
             split, batch_size=self._batch_size, process=process, workers=self._workers
         ) as batches:
             for batch in batches:
                 images = parallel.shard(self._devices, batch["image"], for_step=False)
-                outputs = self._predict(state, images)
-                parts.append(parallel.gather_outputs(self._devices, outputs))
+                running, finished = self._predict(state, images), running
+                if finished is not None:
+                    parts.append(parallel.gather_outputs(self._devices, finished))
+        parts.append(parallel.gather_outputs(self._devices, running))
         count = len(split.images)
         return {head: np.concatenate([part[head] for part in parts])[:count] for head in parts[0]}
 

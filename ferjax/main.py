@@ -1,12 +1,9 @@
 """`python -m ferjax.main --config=configs/<method>.py[:<dataset>] --workdir=DIR`."""
 
-import json
 import logging
 import os
-import subprocess
 import sys
 import traceback
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from ferjax import memory, parallel, preemption, stages, writers
+from ferjax import memory, preemption, stages
 from ferjax.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -44,20 +41,7 @@ def _together(given: dict[str, Any]) -> bool:
     return bool(host) and port.isdigit() and given["process"] < given["processes"]
 
 
-DONE, USER_ERROR, BAD_FLAGS, PREEMPTED = 0, 1, 2, 75
-
-IMMATERIAL = {
-    "data.cache",
-    "data.dir",  # what was in it is checked by itself
-    "data.in_memory",
-    "loop.keep",
-    "loop.log_steps",
-    "loop.save_epochs",
-    "loop.save_steps",
-    "loop.workers",
-    "parallel",
-}
-"""Fields that may change when a run is resumed: they say how it is computed, not what."""
+DONE, USER_ERROR, BAD_FLAGS, CRASHED, PREEMPTED = 0, 1, 2, 70, 75
 
 
 def main() -> int:
@@ -81,7 +65,6 @@ def main() -> int:
 def execute(config: ConfigDict, workdir: Path) -> int:
     """Runs a resolved config in a workdir; returns the exit code."""
     try:
-        _claim(workdir, config)
         stages.run(config, workdir)
     except UserError as error:
         return _say(f"error: {error}", USER_ERROR)
@@ -122,7 +105,7 @@ def _execute_with_others(config: ConfigDict, workdir: Path) -> int:
         code = execute(config, workdir)
     except (Exception, KeyboardInterrupt):
         traceback.print_exc()
-        code = USER_ERROR
+        code = CRASHED
     if code not in (DONE, PREEMPTED):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -138,81 +121,27 @@ def _parse() -> tuple[ConfigDict, Path]:
         raise UserError(f"config: {error}; run from the folder that holds configs/") from error
     except (AttributeError, KeyError, SyntaxError, TypeError, ValueError, OSError) as error:
         raise UserError(f"config: {_one_line(error)}") from error
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    _quieten_libraries()
     if len(rest) > 1:
         raise flags.Error(f"unknown argument {rest[1]!r}")
     return config, Path(FLAGS.workdir)
 
 
-def _claim(workdir: Path, config: ConfigDict) -> None:
-    """Saves the resolved config, or checks it against that of the run to be resumed.
+def _quieten_libraries() -> None:
+    """Keeps tracebacks from the screen that say no more than the error raised in the end.
 
-    Of several processes the first saves it, and the others check theirs against it.
-
-    Raises:
-      UserError: if a field that matters differs, or the folder cannot be written or is not shared.
+    A checkpoint that could not be written is raised again at the next one; Orbax logs it from each
+    of its threads, and may leave an event loop that Python then complains of.
     """
-    path = workdir / "config.json"
-    resolved = json.loads(config.to_json_best_effort())
-    if jax.process_index() == 0:
-        if path.exists() and writers.MetricsFile(workdir / "metrics.jsonl").begun():
-            _compare(path, resolved)
-        else:  # nothing was trained yet, perhaps for a mistake in the config
-            writers.write_json(path, {"config": resolved} | _circumstances())
-    parallel.barrier("config.json is written")
-    if not path.exists():
-        raise UserError(f"workdir {workdir} must be a folder that all processes share")
-    _compare(path, resolved)
+    log = logging.getLogger("absl")
+    log.setLevel(logging.ERROR)
+    log.addFilter(lambda record: "orbax" not in record.pathname)
 
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            sys.__unraisablehook__(unraisable)
 
-def _compare(path: Path, resolved: dict[str, Any]) -> None:
-    try:
-        saved = json.loads(path.read_text())["config"]
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path} was not written by a run: choose another workdir") from error
-    old, new = _flat(saved), _flat(resolved)
-    changed = [f for f in sorted(old.keys() | new.keys()) if old.get(f) != new.get(f)]
-    changed = [f for f in changed if f not in IMMATERIAL]
-    if changed:
-        words = ", ".join(f"{f} was {old.get(f)}, is {new.get(f)}" for f in changed)
-        raise UserError(f"{path.parent} holds a run with another config: {words}")
-
-
-def _circumstances() -> dict[str, Any]:
-    names = ("ferjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    return {
-        "versions": {"python": sys.version.split()[0]} | {n: _version(n) for n in names},
-        "devices": sorted({device.device_kind for device in jax.devices()}),
-        "device_count": jax.device_count(),
-        "process_count": jax.process_count(),
-        "git": _revision(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _revision() -> str | None:
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {name: value}
-    return {
-        path: leaf
-        for key, item in value.items()
-        for path, leaf in _flat(item, f"{name}.{key}" if name else key).items()
-    }
+    sys.unraisablehook = hook
 
 
 def _one_line(error: Exception) -> str:

@@ -4,6 +4,8 @@ The state is replicated and never carries a device axis, so prediction, reports 
 don't know which mode compiled the step. Imports nothing of ferjax.
 """
 
+import resource
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -106,6 +108,14 @@ def gather_outputs(devices: Devices, outputs: Tree) -> Tree:
     if devices.mode == "pmap" and jax.process_count() > 1:
         return multihost_utils.process_allgather(to_host(outputs), tiled=True)
     return to_host(outputs)
+
+
+def peak_memory() -> int:
+    """Most bytes held at once so far: on the busiest accelerator if it tells, else in RAM."""
+    stats = [device.memory_stats() for device in jax.local_devices()]
+    peaks = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
+    unit = 1 if sys.platform == "darwin" else 1024
+    return max(peaks) if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def barrier(name: str) -> None:

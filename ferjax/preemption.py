@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+import sys
 import threading
 
 import jax
@@ -25,6 +26,8 @@ def watch() -> None:
 
     def ask(signum: int, frame: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signum == signal.SIGINT:
+            print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)
         if several:
             signal.raise_signal(signal.SIGTERM)
         else:

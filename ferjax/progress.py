@@ -26,6 +26,7 @@ class Progress:
       total_steps: of the stage.
       steps_per_epoch: of the stage.
       batch_size: faces in a global batch.
+      spent: seconds that the steps before `start` took.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Progress:
         total_steps: int,
         steps_per_epoch: int,
         batch_size: int,
+        spent: float,
     ):
         self._stage, self._metrics = stage, metrics
         self._steps_per_epoch, self._batch_size = steps_per_epoch, batch_size
@@ -44,6 +46,7 @@ class Progress:
         self._window: list[dict[str, float]] = []
         self._waited = 0.0
         self._since = time.perf_counter()
+        self._begin = self._since - spent
         self._bar = tqdm(
             total=total_steps,
             initial=start,
@@ -99,12 +102,17 @@ class Progress:
             **means,
             images_per_second=speed,
             data_wait=self._waited / seconds,
+            seconds=self.seconds(),
         )
         shown = {"loss": f"{means['loss']:.3f}"}
         if "lambda" in means:
             shown["λ"] = f"{means['lambda']:.2f}"
         self._bar.set_postfix(shown | {"images/s": f"{speed:.0f}"}, refresh=False)
         self.restart()
+
+    def seconds(self) -> float:
+        """What the stage took so far, in this session and those before."""
+        return time.perf_counter() - self._begin
 
     def restart(self) -> None:
         """Starts a new window, so that evaluation and saving don't count as training time."""

@@ -1,14 +1,11 @@
 """`result.json`: what a run found, computed from `metrics.jsonl`, and the table of it."""
 
 import json
-import resource
 import statistics
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from ferjax.errors import UserError
@@ -17,6 +14,14 @@ from ferjax.writers import MetricsFile
 LAST_EPOCHS = 5
 """Evaluations whose mean is reported beside the last one's accuracy."""
 
+COLUMNS = {
+    "accuracy": "last",
+    "last_5_mean": f"mean of last {LAST_EPOCHS}",
+    "best_validation": "best on validation",
+    "oracle_best": "oracle best",
+}
+"""Figures of a head, as the table calls them."""
+
 
 def summarise(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """The contents of `result.json`.
@@ -24,7 +29,8 @@ def summarise(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     `test_accuracy`, `uar`, `macro_f1` and `confusion` are those of the final weights of the main
     head of the stage `config.headline`; `comparators` are all other heads and stages, trained in
     the same run, by the names of the table. `oracle_best` looks at the test set; nothing is chosen
-    by it.
+    by it. Where faces were held out for validation, `best_validation` is the accuracy of the
+    weights that did best on them.
     """
     stages = summarise_stages(config.stages, workdir)
     headline = stages[config.headline]
@@ -33,14 +39,21 @@ def summarise(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return {
         "headline": title,
         "test_accuracy": rows[title]["accuracy"],
-        "last_5_mean": rows[title]["last_5_mean"],
-        "oracle_best": rows[title]["oracle_best"],
+        **{name: value for name, value in rows[title].items() if name != "accuracy"},
         "comparators": {name: row["accuracy"] for name, row in rows.items() if name != title},
         **{name: headline["final"][name] for name in ("uar", "macro_f1", "confusion")},
         "stages": stages,
         "images_per_second": headline["images_per_second"],
-        "wall_seconds": sum(_done(workdir, name)["seconds"] for name in config.stages),
-        "peak_memory_bytes": max(_done(workdir, x)["peak_memory_bytes"] for x in config.stages),
+        **cost(stages, workdir),
+    }
+
+
+def cost(stages: dict[str, Any], workdir: Path) -> dict[str, float]:
+    """Seconds and peak memory of all stages, of whatever sessions they were run in."""
+    done = [json.loads((workdir / "stages" / name / "done.json").read_text()) for name in stages]
+    return {
+        "wall_seconds": sum(stage["seconds"] for stage in stages.values()),
+        "peak_memory_bytes": max(stage["peak_memory_bytes"] for stage in done),
     }
 
 
@@ -71,27 +84,27 @@ def table_rows(stages: dict[str, Any]) -> dict[str, dict[str, float]]:
 def format_table(result: dict[str, Any]) -> str:
     """The table that a run prints; accuracies in per cent."""
     rows = table_rows(result["stages"])
-    width = max(len(name) for name in rows)
-    lines = [f"{'test accuracy, %':<{width + 2}}  last  mean of last {LAST_EPOCHS}  oracle best"]
-    lines += [
-        f"{name:<{max(width + 2, 16)}} {100 * row['accuracy']:5.2f}"
-        f"           {100 * row['last_5_mean']:5.2f}        {100 * row['oracle_best']:5.2f}"
-        for name, row in rows.items()
-    ]
+    columns = columns_of(rows)
+    width = max(16, *(len(name) + 2 for name in rows))
+    titles = (f"{title:>5}" for title in columns.values())
+    lines = ["  ".join([f"{'test accuracy, %':<{width}}", *titles])]
+    for name, row in rows.items():
+        cells = [f"{100 * row[field]:{max(5, len(title))}.2f}" for field, title in columns.items()]
+        lines.append("  ".join([f"{name:<{width}}", *cells]))
     return "\n".join(lines)
 
 
-def peak_memory() -> int:
-    """Peak memory in bytes: of the busiest accelerator if it tells, else of this process."""
-    stats = [device.memory_stats() for device in jax.local_devices()]
-    peaks = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
-    unit = 1 if sys.platform == "darwin" else 1024
-    return max(peaks) if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def columns_of(rows: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """The title of each figure in `table_rows`, in the order of the table."""
+    return {field: COLUMNS[field] for field in COLUMNS if all(field in x for x in rows.values())}
 
 
 def _stage(metrics: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     mine = [line for line in metrics if line["stage"] == name]
     evaluations = [line for line in mine if line["split"] == "eval"]
+    validations = [line for line in mine if line["split"] == "validation"]
+    # The first of those that did best on validation faces.
+    chosen = max(validations, key=lambda line: line["accuracy"])["step"] if validations else None
     if not evaluations:
         raise UserError(f"metrics.jsonl has no evaluation of the finished stage {name}")
     final = evaluations[-1]
@@ -99,20 +112,26 @@ def _stage(metrics: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     training = [line for line in mine if line["split"] == "train"]
     speeds = [line["images_per_second"] for line in training]
     return {
-        "heads": {head: _figures(evaluations, f"{head}/accuracy") for head in heads},
+        "heads": {head: _figures(evaluations, f"{head}/accuracy", chosen) for head in heads},
         "final": {name: final[name] for name in ("step", "uar", "macro_f1", "confusion")},
+        "seconds": final["seconds"],
         "images_per_second": statistics.median(speeds),
         "data_wait": statistics.median(line["data_wait"] for line in training),
     }
 
 
-def _figures(evaluations: Sequence[dict[str, Any]], field: str) -> dict[str, float]:
-    values = [line[field] for line in evaluations]
-    return {
-        "accuracy": values[-1],
-        "last_5_mean": statistics.fmean(values[-LAST_EPOCHS:]),
-        "oracle_best": max(values),
+def _figures(
+    evaluations: Sequence[dict[str, Any]], field: str, chosen: int | None
+) -> dict[str, float]:
+    """Figures of one head; `chosen` is the step that did best on the validation split, if any."""
+    values = {line["step"]: line[field] for line in evaluations}
+    ordered = list(values.values())
+    figures = {
+        "accuracy": ordered[-1],
+        "last_5_mean": statistics.fmean(ordered[-LAST_EPOCHS:]),
+        "oracle_best": max(ordered),
     }
+    return figures if chosen is None else figures | {"best_validation": values[chosen]}
 
 
 def _main_last(heads: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +141,3 @@ def _main_last(heads: dict[str, Any]) -> dict[str, Any]:
 
 def _title(stage: str, head: str, heads: dict[str, Any]) -> str:
     return stage if len(heads) == 1 else f"{stage}/{head}"
-
-
-def _done(workdir: Path, stage: str) -> dict[str, Any]:
-    return json.loads((workdir / "stages" / stage / "done.json").read_text())

@@ -1,10 +1,7 @@
 """A run is a tuple of stages; each works in its own folder, and a finished one is not run again."""
 
-import functools
-import json
 import logging
 import operator
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,18 +11,31 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ferjax import parallel, preemption, report, results, sweep, train, writers
-from ferjax.data import datasets, noise, pipeline
+from ferjax import (
+    augment,
+    parallel,
+    preemption,
+    report,
+    results,
+    sweep,
+    train,
+    workdir,
+    writers,
+)
+from ferjax.data import datasets, noise, pipeline, validation
 from ferjax.data.record import Dataset, Split
 from ferjax.errors import UserError
 from ferjax.methods.method import State
 from ferjax.sweep import Recipes
 
-SHARED = ("seed", "label", "model", "augment", "loop")
+SHARED = ("seed", "model", "augment", "loop")
 """Parts of a run's config that every stage's recipe is joined with."""
 
 DOUBT_FACES = 4096
 """At most so many training faces are predicted when a stage ends, for the sheet of doubts."""
+
+SAMPLED_FACES = 256
+"""So many faces of a split, evenly spaced, tell its images from others."""
 
 
 class Stage(NamedTuple):
@@ -34,163 +44,190 @@ class Stage(NamedTuple):
     Attributes:
       name: also its folder's, `DIR/stages/<name>/`.
       needs: the stages whose outputs it takes, by the name that it knows them by.
-      run: (folder, inputs) -> output; does the work.
-      load: (folder, inputs) -> output of finished work.
+      run: (inputs) -> output; does the work.
+      load: (inputs) -> output of finished work.
     """
 
     name: str
     needs: dict[str, str]
-    run: Callable[[Path, dict[str, Any]], Any]
-    load: Callable[[Path, dict[str, Any]], Any]
+    run: Callable[[dict[str, Any]], Any]
+    load: Callable[[dict[str, Any]], Any]
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
-    """Does what `config.run` says.
+class Plan(NamedTuple):
+    """A run that was checked and may begin.
+
+    Attributes:
+      stages: what is to be done.
+      data: what the run works on, as JSON, to tell it from other data when the run goes on.
+      finish: writes results and report; for the first process alone.
+    """
+
+    stages: tuple[Stage, ...]
+    data: dict[str, Any]
+    finish: Callable[[], None]
+
+
+def run(config: ConfigDict, folder: Path) -> None:
+    """Does in a workdir what `config.run` says.
 
     Raises:
-      UserError: for a mistake in the config, the data or the workdir.
+      UserError: for a mistake in the config, the data or the workdir; before anything is written
+        if it can be known before.
       Preempted: when asked to stop, after saving.
     """
     if config.run not in RUNS:
         raise UserError(f"run={config.run!r} is none of {', '.join(RUNS)}")
-    if config.parallel not in parallel.MODES:
-        raise UserError(f"parallel={config.parallel!r} is none of {', '.join(parallel.MODES)}")
-    for field in ("seed", "data.seed", "noise.seed"):
-        seed = operator.attrgetter(field)(config)
-        if not 0 <= seed < 2**32:
-            raise UserError(f"{field} must lie in [0, 2³²), not {seed}")
-    for field, least in {"log_steps": 1, "keep": 1, "workers": 0}.items():
-        if config.loop[field] < least:
-            raise UserError(f"loop.{field} must be at least {least}, not {config.loop[field]}")
-    RUNS[config.run](config, workdir)
+    workdir.check(folder, config)
+    plan = RUNS[config.run](config, folder)
+    workdir.claim(folder, config, plan.data)
+    run_stages(plan.stages, folder)
+    if jax.process_index() == 0:
+        plan.finish()
 
 
-def run_stages(stages: tuple[Stage, ...], workdir: Path) -> None:
+def run_stages(stages: tuple[Stage, ...], folder: Path) -> None:
     """Runs, in order, the stages that are not finished; each ends by writing `done.json`."""
     by_name = {stage.name: stage for stage in stages}
     outputs: dict[str, Any] = {}
-
-    def folder(stage: Stage) -> Path:
-        return workdir / "stages" / stage.name
 
     def inputs(stage: Stage) -> dict[str, Any]:
         return {known_as: output(by_name[name]) for known_as, name in stage.needs.items()}
 
     def output(stage: Stage) -> Any:
         if stage.name not in outputs:
-            outputs[stage.name] = stage.load(folder(stage), inputs(stage))
+            outputs[stage.name] = stage.load(inputs(stage))
         return outputs[stage.name]
 
     for stage in stages:
-        done = folder(stage) / "done.json"
-        if done.exists():
+        done = folder / "stages" / stage.name / "done.json"
+        if parallel.of_first_process(int(done.exists())):
             continue
         if preemption.requested():
             raise preemption.Preempted(f"{stage.name} has not begun")
-        start = time.perf_counter()
-        outputs[stage.name] = stage.run(folder(stage), inputs(stage))
+        outputs[stage.name] = stage.run(inputs(stage))
         parallel.barrier(f"{stage.name} is finished")
-        seconds = time.perf_counter() - start
-        writers.write_json(done, {"seconds": seconds, "peak_memory_bytes": results.peak_memory()})
+        writers.write_json(done, {"peak_memory_bytes": parallel.peak_memory()})
 
 
 def load_dataset(config: ConfigDict) -> Dataset:
     """The run's dataset with its label noise, its faces decoded once into memory if so configured.
 
+    Its `label` is what the run trains on.
+
     Raises:
       UserError: for a mistake in the data, an empty split, or an unknown dataset.
     """
-    dataset = noise.apply(datasets.load(config.data), config.noise)
+    dataset = datasets.load(config.data)
+    label = config.label or dataset.label
+    if label in ("votes", "multi_target") and label != dataset.label:
+        raise UserError(f"label={label!r} needs a dataset labelled so: set data.mode")
+    dataset = noise.apply(dataset, config.noise, label)
+    dataset = validation.hold_out(
+        dataset, config.data.validation, label=label, seed=config.data.seed
+    )
+    dataset = dataset._replace(label=label)
     for name, split in (("training", dataset.train), ("test", dataset.test)):
         if len(split.images) == 0:
             raise UserError(f"the {name} split of {config.data.name} has no faces")
-    if config.label in ("votes", "multi_target") and config.label != dataset.label:
-        raise UserError(f"label={config.label!r} needs a dataset labelled so: set data.mode")
     if config.data.in_memory:
-        train_split, test_split = (pipeline.cache(x) for x in (dataset.train, dataset.test))
-        dataset = dataset._replace(train=train_split, test=test_split)
+        dataset = dataset._replace(
+            train=pipeline.cache(dataset.train),
+            test=pipeline.cache(dataset.test),
+            validation=dataset.validation and pipeline.cache(dataset.validation),
+        )
     for note in dataset.notes:
         logging.info("%s", note)
     return dataset
 
 
-def train_recipes(recipes: Recipes, config: ConfigDict, workdir: Path) -> Dataset:
-    """Trains by every recipe, each a stage, and returns the dataset that they were trained on."""
-
-    @functools.cache
-    def dataset() -> Dataset:
-        found = load_dataset(config)
-        _check_same_data(found, workdir)
-        return found
-
-    stages = (_stage(name, recipe, config, dataset, workdir) for name, recipe in recipes.items())
-    run_stages(tuple(stages), workdir)
-    return dataset()
+def join(recipe: ConfigDict, config: ConfigDict) -> ConfigDict:
+    """A stage's recipe with the shared parts of its run's config."""
+    shared = {part: config[part] for part in SHARED}
+    return ConfigDict(shared | recipe.copy_and_resolve_references().to_dict())
 
 
-def _check_same_data(dataset: Dataset, workdir: Path) -> None:
-    """Remembers what the first stage was trained on, and refuses other faces or labels later."""
-    path = workdir / "data.json"
-    found = {
+def _plan_training(
+    recipes: Recipes, config: ConfigDict, folder: Path, finish: Callable[[Dataset], None]
+) -> Plan:
+    """Training by every recipe, each a stage, once all of them were found to be possible."""
+    _check_numbers(config)
+    dataset = load_dataset(config)
+    metrics = writers.MetricsFile(folder / "metrics.jsonl")
+    devices = parallel.find_devices(config.parallel)
+    trainings = {
+        name: train.prepare(
+            name, join(recipe, config), dataset, folder / "stages" / name, metrics, devices
+        )
+        for name, recipe in recipes.items()
+    }
+    states: dict[str, State] = {}
+    for name, training in trainings.items():  # a mistake in the last must not show after hours
+        known = {known_as: states[needed] for known_as, needed in recipes[name].needs.items()}
+        states[name] = jax.eval_shape(training.method.init, jax.random.key(0), known)
+    stages = (_stage(x, dict(recipes[name].needs)) for name, x in trainings.items())
+    return Plan(tuple(stages), _fingerprint(dataset), lambda: finish(dataset))
+
+
+def _check_numbers(config: ConfigDict) -> None:
+    if config.parallel not in parallel.MODES:
+        raise UserError(f"parallel={config.parallel!r} is none of {', '.join(parallel.MODES)}")
+    for field in ("seed", "data.seed", "noise.seed"):
+        seed = operator.attrgetter(field)(config)
+        if not 0 <= seed < 2**32:
+            raise UserError(f"{field} must lie in [0, 2³²), not {seed}")
+    augment.check(config.augment)
+    for field, least in {"log_steps": 1, "keep": 1, "workers": 0}.items():
+        if config.loop[field] < least:
+            raise UserError(f"loop.{field} must be at least {least}, not {config.loop[field]}")
+
+
+def _fingerprint(dataset: Dataset) -> dict[str, Any]:
+    """What tells a dataset from others: the labels of all faces and the pixels of some."""
+    splits = {"train": dataset.train, "test": dataset.test}
+    return {
         "classes": list(dataset.classes),
         "coders": list(dataset.coders),
         "notes": list(dataset.notes),
-        "train": _fingerprint(dataset.train),
-        "test": _fingerprint(dataset.test),
+        "faces": {name: len(split.images) for name, split in splits.items()},
+        "checksums": {name: _checksum(split) for name, split in splits.items()},
     }
-    if path.exists() and writers.MetricsFile(workdir / "metrics.jsonl").begun():
-        saved = json.loads(path.read_text())
-        if saved["train"] != found["train"] or saved["test"] != found["test"]:
-            raise UserError(f"{workdir} holds a run on other data, see {path}")
-    else:
-        writers.write_json(path, found)
 
 
-def _fingerprint(split: Split) -> dict[str, int]:
+def _checksum(split: Split) -> int:
     checksum = zlib.crc32("\n".join(split.names).encode())
     for array in (*(split.labels[name] for name in sorted(split.labels)), split.truth):
         checksum = zlib.crc32(array.tobytes(), checksum)
-    return {"faces": len(split.images), "checksum": checksum}
+    for row in np.linspace(0, len(split.images) - 1, SAMPLED_FACES).astype(int):
+        checksum = zlib.crc32(split.images[int(row)].tobytes(), checksum)
+    return checksum
 
 
-def _stage(
-    name: str,
-    recipe: ConfigDict,
-    config: ConfigDict,
-    dataset: Callable[[], Dataset],
-    workdir: Path,
-) -> Stage:
-    """A stage that trains by one recipe; its output is the final state on the host."""
-    shared = {part: config[part] for part in SHARED}
-    recipe = ConfigDict(shared | recipe.copy_and_resolve_references().to_dict())
+def _stage(training: train.Training, needs: dict[str, str]) -> Stage:
+    """A stage that trains; its output is the final state on the host."""
 
-    def prepare(folder: Path) -> train.Training:
-        metrics = writers.MetricsFile(workdir / "metrics.jsonl")
-        devices = parallel.find_devices(config.parallel)
-        return train.prepare(name, recipe, dataset(), folder, metrics, devices)
-
-    def run(folder: Path, inputs: dict[str, State]) -> State:
-        training = prepare(folder)
+    def run(inputs: dict[str, State]) -> State:
         state = train.train(training, inputs)
         _write_predictions(training, state)
         return parallel.to_host(state)
 
-    def load(folder: Path, inputs: dict[str, State]) -> State:
-        return train.restore_finished(prepare(folder), inputs)
+    def load(inputs: dict[str, State]) -> State:
+        return train.restore_finished(training, inputs)
 
-    return Stage(name, dict(recipe.needs), run, load)
+    return Stage(training.name, needs, run, load)
 
 
-def _train(config: ConfigDict, workdir: Path) -> None:
+def _train(config: ConfigDict, folder: Path) -> Plan:
     """Every stage that `config.stages` names, by the recipe of that name; then table and report."""
-    recipes = _named_recipes(config)
-    dataset = train_recipes(recipes, config, workdir)
-    if jax.process_index() == 0:
-        result = results.summarise(config, workdir)
-        writers.write_json(workdir / "result.json", result)
-        report.write(config, workdir, dataset, result)
+
+    def finish(dataset: Dataset) -> None:
+        result = results.summarise(config, folder)
+        writers.write_json(folder / "result.json", result)
+        report.write(config, folder, dataset, result)
         print(results.format_table(result))
-        print(f"report: {workdir / 'report' / 'index.html'}")
+        print(f"report: {folder / 'report' / 'index.html'}")
+
+    return _plan_training(_named_recipes(config), config, folder, finish)
 
 
 def _named_recipes(config: ConfigDict) -> Recipes:
@@ -214,13 +251,18 @@ def _named_recipes(config: ConfigDict) -> Recipes:
     return {name: config[name] for name in names}
 
 
-def _sweep(config: ConfigDict, workdir: Path) -> None:
-    """Every cell of one of the CCT paper's sweeps; then its table."""
-    train_recipes(sweep.recipes(config), config, workdir)
-    if jax.process_index() == 0:
-        result = sweep.summarise(config, workdir)
-        writers.write_json(workdir / "result.json", result)
-        print(sweep.format_table(config, result))
+def _sweep(config: ConfigDict, folder: Path) -> Plan:
+    """Every cell of one of the CCT paper's sweeps; then table and report."""
+
+    def finish(dataset: Dataset) -> None:
+        result = sweep.summarise(config, folder)
+        writers.write_json(folder / "result.json", result)
+        table = sweep.table(config, result)
+        report.write_sweep(config, folder, dataset, table)
+        print(sweep.format_table(table))
+        print(f"report: {folder / 'report' / 'index.html'}")
+
+    return _plan_training(sweep.recipes(config), config, folder, finish)
 
 
 def _write_predictions(training: train.Training, state: State) -> None:
@@ -236,4 +278,4 @@ def _write_predictions(training: train.Training, state: State) -> None:
         np.savez(path, test=test_probs, train=train_probs, train_rows=rows)
 
 
-RUNS: dict[str, Callable[[ConfigDict, Path], None]] = {"train": _train, "sweep": _sweep}
+RUNS: dict[str, Callable[[ConfigDict, Path], Plan]] = {"train": _train, "sweep": _sweep}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -10,6 +10,20 @@ from ferjax import results
 from ferjax.errors import UserError
 
 Recipes = dict[str, ConfigDict]
+
+
+class Table(NamedTuple):
+    """Test accuracies of the last epoch in per cent.
+
+    Attributes:
+      varied: what was tried with several values.
+      columns: what was tried with each.
+      rows: the accuracies of each value, one a column.
+    """
+
+    varied: str
+    columns: tuple[str, ...]
+    rows: dict[int | float, list[float]]
 
 
 def recipes(config: ConfigDict) -> Recipes:
@@ -28,27 +42,33 @@ def summarise(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     names = tuple(recipes(config))
     stages = results.summarise_stages(names, workdir)
     accuracy = {name: results.main_figures(stages[name])["accuracy"] for name in names}
-    return {"sweep": config.sweep, "accuracy": accuracy, "stages": stages}
+    found = {"sweep": config.sweep, "accuracy": accuracy, "stages": stages}
+    return found | results.cost(stages, workdir)
 
 
-def format_table(config: ConfigDict, result: dict[str, Any]) -> str:
-    """The sweep as the paper prints it; accuracies of the last epoch in per cent."""
-    per_cent = {name: f"{100 * value:.2f}" for name, value in result["accuracy"].items()}
+def table(config: ConfigDict, result: dict[str, Any]) -> Table:
+    """The sweep as the paper tabulates it, from its `result.json`."""
+    per_cent = {name: 100 * value for name, value in result["accuracy"].items()}
     if config.sweep == "networks":
-        lines = ["networks  without consistency  with consistency"]
-        return "\n".join(
-            lines
-            + [
-                f"{count:>8}  {per_cent[_alone(count)]:>19}  {per_cent[_agreeing(count)]:>16}"
-                for count in config.network_counts
-            ]
-        )
+        rows = {x: [per_cent[_alone(x)], per_cent[_agreeing(x)]] for x in config.network_counts}
+        return Table("networks", ("without consistency", "with consistency"), rows)
     values, name = {
         "temperature": (config.temperatures, _at_temperature),
         "beta": (config.betas, _at_beta),
     }[config.sweep]
-    lines = [f"{config.sweep:>11}  accuracy"]
-    return "\n".join(lines + [f"{value:>11}  {per_cent[name(value)]:>8}" for value in values])
+    return Table(config.sweep, ("accuracy",), {x: [per_cent[name(x)]] for x in values})
+
+
+def format_table(table: Table) -> str:
+    """The table that a sweep prints."""
+    lines = ["  ".join([f"{table.varied:>11}", *table.columns])]
+    for value, accuracies in table.rows.items():
+        cells = [
+            f"{accuracy:{len(column)}.2f}"
+            for column, accuracy in zip(table.columns, accuracies, strict=True)
+        ]
+        lines.append("  ".join([f"{value:>11}", *cells]))
+    return "\n".join(lines)
 
 
 def _networks(config: ConfigDict) -> Recipes:

@@ -1,6 +1,7 @@
 """The training loop, one for all methods: restore → batch → step → log → evaluate → save."""
 
 import time
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from ferjax.data.pipeline import Batches, train_batches
 from ferjax.data.record import Dataset
 from ferjax.errors import UserError
 from ferjax.methods import METHODS
-from ferjax.methods.method import Info, Method, State
+from ferjax.methods.method import Info, Method, State, check_label
 from ferjax.parallel import Devices
 from ferjax.progress import Progress
 from ferjax.writers import MetricsFile
@@ -36,6 +37,8 @@ class Training(NamedTuple):
       sweep: the method's predictions over whole splits.
       steps_per_epoch: `config.epoch_steps`, or ⌊training faces / batch size⌋.
       total_steps: of the stage.
+      eval_every: steps from one evaluation to the next.
+      save_every: steps from one checkpoint to the next.
     """
 
     name: str
@@ -48,10 +51,17 @@ class Training(NamedTuple):
     sweep: evaluate.Sweeper
     steps_per_epoch: int
     total_steps: int
+    eval_every: int
+    save_every: int
 
     def checkpoints(self) -> Checkpoints:
-        """The stage's checkpoints; close them."""
+        """The stage's last checkpoints; close them."""
         return Checkpoints(self.folder / "checkpoints", self.config.loop.keep)
+
+    def lines(self, split: str | None = None) -> list[dict[str, Any]]:
+        """What the stage has written to `metrics.jsonl`, about one split or all."""
+        lines = self.metrics.read()
+        return [x for x in lines if x["stage"] == self.name and split in (None, x["split"])]
 
     def initial_state(self, inputs: dict[str, State]) -> State:
         """The state at step 0, on the host."""
@@ -89,15 +99,27 @@ def prepare(
         classes=dataset.classes,
         coders=dataset.coders,
         image_shape=dataset.image_shape,
-        label=config.label or dataset.label,
+        label=dataset.label,
         labels=dataset.train.labels,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
     )
+    check_label(info)
     method = METHODS[config.method](config, info)
     sweep = evaluate.Sweeper(method, devices, config.loop.eval_batch_size, config.loop.workers)
     return Training(
-        name, config, dataset, folder, metrics, devices, method, sweep, steps_per_epoch, total_steps
+        name=name,
+        config=config,
+        dataset=dataset,
+        folder=folder,
+        metrics=metrics,
+        devices=devices,
+        method=method,
+        sweep=sweep,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        eval_every=duration(config.loop, steps_per_epoch, "eval_", where="loop."),
+        save_every=duration(config.loop, steps_per_epoch, "save_", where="loop."),
     )
 
 
@@ -116,9 +138,7 @@ def train(training: Training, inputs: dict[str, State]) -> State:
         disk does not take a checkpoint.
       Preempted: after saving, when the run was asked to stop.
     """
-    loop, total_steps = training.config.loop, training.total_steps
-    eval_every = duration(loop, training.steps_per_epoch, "eval_", where="loop.")
-    save_every = duration(loop, training.steps_per_epoch, "save_", where="loop.")
+    total_steps, log_every = training.total_steps, training.config.loop.log_steps
     train_step = parallel.compile_step(training.devices, training.method.train_step)
     with closing(training.checkpoints()) as checkpoints:
         state = training.initial_state(inputs)
@@ -126,24 +146,30 @@ def train(training: Training, inputs: dict[str, State]) -> State:
         step = int(state.step)
         training.metrics.forget(training.name, after_step=step)
         state = parallel.replicate(training.devices, state)
-        with closing(_progress(training, step)) as progress, closing(_Feed(training)) as feed:
+        with (
+            closing(_progress(training, step)) as progress,
+            closing(_Feed(training)) as feed,
+            closing(_Best(training)) as best,
+        ):
             while step < total_steps:
-                state = _end_epochs(training, state, step)
+                if not feed.begun or step % training.steps_per_epoch == 0:
+                    state = _end_epochs(training, state, step)
                 batch, waited = feed.next(state, step)
                 state, metrics = train_step(state, batch)
                 step += 1
                 stop, last = preemption.requested(), step == total_steps
-                evaluates = step % eval_every == 0 or last
-                saves = step % save_every == 0 or last or stop
+                evaluates = step % training.eval_every == 0 or last
+                saves = step % training.save_every == 0 or last or stop
                 try:
                     progress.step(step, metrics, waited)
-                    if evaluates or saves or step % loop.log_steps == 0:
+                    if evaluates or saves or step % log_every == 0:
                         progress.write(step)
                 except UserError as error:  # the loss is not finite
                     good = checkpoints.latest() or "none yet"
                     raise UserError(f"{error}; last good checkpoint: {good}") from None
                 if evaluates:
-                    _evaluate(training, state, step)
+                    accuracy = _evaluate(training, state, step, progress.seconds)
+                    best.offer(state, accuracy.get("validation"))
                 if saves:
                     checkpoints.save(state)
                 if evaluates or saves:
@@ -192,9 +218,9 @@ class _Feed:
         """The batch of this step, and the seconds spent waiting for it."""
         start = time.perf_counter()
         training = self._training
-        if self._batches is None or step % training.steps_per_epoch == 0:
+        if not self.begun or step % training.steps_per_epoch == 0:
             rows = training.method.rows(state)
-            if self._batches is None or not np.array_equal(rows, self._rows):
+            if not self.begun or not np.array_equal(rows, self._rows):
                 self.close()
                 self._rows = rows
                 self._batches = train_batches(
@@ -211,12 +237,41 @@ class _Feed:
         waited = time.perf_counter() - start
         return parallel.shard(training.devices, batch), waited
 
+    @property
+    def begun(self) -> bool:
+        """Whether any batch was asked for."""
+        return self._batches is not None
+
     def close(self) -> None:
         if self._batches is not None:
             self._batches.close()
 
 
+class _Best:
+    """Keeps the state that does best on the validation split, in the stage's folder `best`."""
+
+    def __init__(self, training: Training):
+        self._checkpoints: Checkpoints | None = None
+        if training.dataset.validation is None:
+            return
+        self._checkpoints = Checkpoints(training.folder / "best", keep=1)
+        kept = self._checkpoints.latest_step()  # not the best line: a kill may have come between
+        measured = training.lines("validation")
+        self._accuracy = max((x["accuracy"] for x in measured if x["step"] == kept), default=-1.0)
+
+    def offer(self, state: State, accuracy: float | None) -> None:
+        """Saves a state that is better than all before it; `accuracy` on the validation split."""
+        if self._checkpoints is not None and accuracy is not None and accuracy > self._accuracy:
+            self._accuracy = accuracy
+            self._checkpoints.save(state)
+
+    def close(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.close()
+
+
 def _progress(training: Training, start: int) -> Progress:
+    spent = max((line["seconds"] for line in training.lines()), default=0.0)
     return Progress(
         training.name,
         training.metrics,
@@ -224,6 +279,7 @@ def _progress(training: Training, start: int) -> Progress:
         total_steps=training.total_steps,
         steps_per_epoch=training.steps_per_epoch,
         batch_size=training.config.batch_size,
+        spent=spent,
     )
 
 
@@ -237,15 +293,26 @@ def _end_epochs(training: Training, state: State, step: int) -> State:
     return state
 
 
-def _evaluate(training: Training, state: State, step: int) -> None:
-    test = training.dataset.test
-    predictions = training.sweep(state, test)
-    multi_target = (training.config.label or training.dataset.label) == "multi_target"
-    right = evaluate.right_classes(test, len(training.dataset.classes), multi_target)
-    training.metrics.write(
-        stage=training.name,
-        split="eval",
-        step=step,
-        epoch=step / training.steps_per_epoch,
-        **evaluate.measure(training.method, predictions, test, right),
-    )
+def _evaluate(
+    training: Training, state: State, step: int, seconds: Callable[[], float]
+) -> dict[str, float]:
+    """Writes the measures of the test and the validation split; returns each one's accuracy."""
+    dataset = training.dataset
+    multi_target = dataset.label == "multi_target"
+    accuracy = {}
+    for name, split in (("eval", dataset.test), ("validation", dataset.validation)):
+        if split is None:
+            continue
+        right = evaluate.right_classes(split, len(dataset.classes), multi_target)
+        measures = evaluate.measure(training.method, training.sweep(state, split), split, right)
+        epoch = step / training.steps_per_epoch
+        training.metrics.write(
+            stage=training.name,
+            split=name,
+            step=step,
+            epoch=epoch,
+            **measures,
+            seconds=seconds(),
+        )
+        accuracy[name] = measures["accuracy"]
+    return accuracy

@@ -1,15 +1,20 @@
 """The command a user types: what it leaves in the workdir, and one clear line for each mistake."""
 
+import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from configs import cct, cct_sweep, supervised
-from ferjax import main
+from ferjax import main, workdir
+from ferjax.data import datasets, synthetic
+from ferjax.data.datasets.ferplus import files
 from tests import tiny
 
 FIELDS = {
@@ -37,10 +42,10 @@ def _tiny_network(monkeypatch):
     tiny.use_tiny_network(monkeypatch)
 
 
-def run(workdir: Path, config: ConfigDict | None = None, **changes) -> int:
+def run(folder: Path, config: ConfigDict | None = None, **changes) -> int:
     config = config or cct.get_config()
     config.update_from_flattened_dict(FIELDS | STAGES | changes)
-    return main.execute(config.copy_and_resolve_references(), workdir)
+    return main.execute(config.copy_and_resolve_references(), folder)
 
 
 def type_in(*arguments: str) -> subprocess.CompletedProcess:
@@ -97,9 +102,12 @@ def test_a_sweep_prints_the_papers_table(tmp_path, capsys, sweep, values, rows):
     changes = {"sweep": sweep, "teachers.epochs": 1.0, **values}
     assert run(tmp_path, cct_sweep.get_config(), **changes) == 0
     table = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in table[1:]] == rows
+    assert [line.split()[0] for line in table[1:-1]] == rows
     accuracy = json.loads((tmp_path / "result.json").read_text())["accuracy"]
-    assert table[-1].split()[-1] == f"{100 * list(accuracy.values())[-1]:.2f}"
+    assert table[-2].split()[-1] == f"{100 * list(accuracy.values())[-1]:.2f}"
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert all(f'<th scope="row">{float(row):g}</th>' in page for row in rows)
+    assert (tmp_path / "report" / "sweep.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -125,14 +133,20 @@ def test_a_sweep_prints_the_papers_table(tmp_path, capsys, sweep, values, rows):
         ({"loop.keep": 0}, "loop.keep must be at least 1"),
         ({"loop.save_epochs": 0.0}, "loop.save_steps or loop.save_epochs must be positive"),
         ({"label": "votes"}, "label='votes' needs a dataset labelled so"),
+        ({"student.temperature": 0.0}, "student.temperature must be positive, not 0.0"),
+        ({"student.optimizer.name": "magic"}, "optimizer.name 'magic' is none of"),
+        ({"student.epochs": 0.0}, "student.steps or student.epochs must be positive"),
+        ({"augment.scale": (1.2,)}, "augment.scale must be (smallest, largest)"),
+        ({"augment.flip": 2.0}, "augment.flip must be a probability"),
+        ({"data.validation": 1.0}, "data.validation must lie in [0, 1)"),
     ],
 )
 def test_a_mistake_in_the_config_is_one_line_and_exit_code_1(tmp_path, capsys, changes, words):
-    assert run(tmp_path, **changes) == 1
+    assert run(tmp_path / "run", **changes) == 1
     error = capsys.readouterr().err
     line = next(line for line in error.splitlines() if line.startswith("error: "))
     assert words in line
-    assert not (tmp_path / "result.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -156,8 +170,19 @@ def test_a_mistyped_command_is_explained_and_leaves_nothing(tmp_path, arguments,
 
 
 def test_after_a_mistake_the_mended_command_may_use_the_same_workdir(tmp_path):
-    assert run(tmp_path, **{"label": "nobody"}) == 1
+    """As after a loss that was not finite before anything was written about it."""
+    rates = {f"teachers.optimizer.{x}": 1e30 for x in ("learning_rate", "classifier_rate")}
+    assert run(tmp_path, **BASELINE, **rates, **{"loop.log_steps": 9}) == 1
+    assert (tmp_path / "config.json").exists()
     assert run(tmp_path, **BASELINE) == 0
+
+
+def test_a_file_that_no_run_wrote_is_left_alone(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"mine": 1}')
+    assert run(tmp_path, **BASELINE) == 1
+    assert "was not written by a run: choose another workdir" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == '{"mine": 1}'
 
 
 def test_resuming_with_another_config_names_the_fields(tmp_path, capsys):
@@ -173,13 +198,34 @@ def test_resuming_with_another_config_names_the_fields(tmp_path, capsys):
     assert (tmp_path / "config.json").read_text() == before
 
 
-def test_resuming_on_other_data_is_refused(tmp_path, capsys):
+@pytest.mark.parametrize("part", ["labels", "images"])
+def test_resuming_on_other_data_is_refused(tmp_path, capsys, monkeypatch, part):
     assert run(tmp_path, **BASELINE) == 0
-    saved = json.loads((tmp_path / "data.json").read_text())
-    saved["test"]["checksum"] += 1
-    (tmp_path / "data.json").write_text(json.dumps(saved))
+
+    def load(config):
+        dataset = synthetic.load(config)
+        if part == "labels":
+            annotations = dataset.train.labels["annotations"]
+            annotations[0] = (annotations[0] + 1) % 7
+            return dataset
+        faces = dataset.train.images
+        darker = np.stack([faces[row] // 2 for row in range(len(faces))])
+        return dataset._replace(train=dataset.train._replace(images=darker))
+
+    monkeypatch.setitem(datasets.DATASETS, "synthetic", load)
     assert run(tmp_path, **BASELINE) == 1
     assert "other data" in capsys.readouterr().err
+
+
+def test_resuming_under_other_versions_is_written_down(tmp_path, monkeypatch):
+    assert run(tmp_path, **BASELINE) == 0
+    assert "resumed" not in json.loads((tmp_path / "config.json").read_text())
+    monkeypatch.setattr(workdir, "_version", lambda package: "9")
+    for _ in range(2):
+        assert run(tmp_path, **BASELINE) == 0
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert [session["versions"]["jax"] for session in saved["resumed"]] == ["9"]
+    assert saved["versions"]["jax"] != "9"
 
 
 def test_seeds_and_the_baseline_follow_but_can_be_set_alone():
@@ -188,6 +234,63 @@ def test_seeds_and_the_baseline_follow_but_can_be_set_alone():
     assert (config.data.seed, config.noise.seed, config.baseline.epochs) == (3, 3, 5.0)
     config.update_from_flattened_dict({"noise.seed": 7, "baseline.epochs": 2.0})
     assert (config.seed, config.data.seed, config.teachers.epochs) == (3, 3, 5.0)
+
+
+@pytest.fixture
+def ferplus(tmp_path):
+    """The config of a run on 32 training and 16 test faces in files such as FERPlus's."""
+    folder, rng = tmp_path / "files", np.random.default_rng(0)
+    rows = []
+    for usage, source, count in (
+        ("Training", "FER2013Train", 32),
+        ("PublicTest", "FER2013Valid", 16),
+    ):
+        (folder / source).mkdir(parents=True)
+        for number in range(count):
+            name = f"{usage}{number}.png"
+            face = rng.integers(0, 256, (48, 48), np.uint8)
+            (folder / source / name).write_bytes(cv2.imencode(".png", face)[1].tobytes())
+            votes = [0] * 10
+            votes[number % 8] = 10
+            rows.append([usage, name, *votes])
+    with (folder / files.VOTES).open("w", newline="") as file:
+        csv.writer(file).writerows([files.VOTES_HEADER, *rows])
+    config = supervised.get_config("ferplus")
+    config.data.dir, config.data.cache = str(folder), str(tmp_path / "cache")
+    changes = {name: value for name, value in FIELDS.items() if not name.startswith("data.")}
+    changes |= {"supervised.epochs": 1.0, "supervised.batch_size": 16}
+    config.update_from_flattened_dict(changes)
+    return config.copy_and_resolve_references()
+
+
+def test_ferplus_runs_from_files_to_the_report(ferplus, tmp_path):
+    assert main.execute(ferplus, tmp_path / "run") == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [sum(row) for row in result["confusion"]] == [2] * 8
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    assert "trains on Training, tests on PublicTest (no PrivateTest images)" in page
+
+
+def test_a_corrupt_image_is_named_or_skipped_and_counted(ferplus, tmp_path, capsys):
+    Path(ferplus.data.dir, "FER2013Train", "Training3.png").write_bytes(b"not a picture")
+    assert main.execute(ferplus, tmp_path / "run") == 1
+    error = capsys.readouterr().err
+    assert "FER2013Train/Training3.png: corrupt image (1 in all)" in error
+    assert not (tmp_path / "run").exists()
+    ferplus.data.skip_corrupt = True
+    assert main.execute(ferplus, tmp_path / "run") == 0
+    notes = json.loads((tmp_path / "run" / "data.json").read_text())["notes"]
+    assert any("1 unreadable images skipped, listed in" in note for note in notes)
+
+
+def test_a_vote_out_of_range_names_file_and_line(ferplus, tmp_path, capsys):
+    path = Path(ferplus.data.dir, files.VOTES)
+    path.write_text(
+        path.read_text().replace("Training5.png,0,0,0,0,0,10", "Training5.png,0,0,0,0,0,11")
+    )
+    assert main.execute(ferplus, tmp_path / "run") == 1
+    assert "fer2013new.csv:7: '11' is not a whole number from 0 to 10" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_data_folder_says_what_is_expected(tmp_path, capsys):

@@ -18,16 +18,14 @@ def workdir(tmp_path):
     stages = {"baseline": [2, 9, 8, 7, 6, 5], "teachers": [1] * 6, "student": [3] * 6}
     for stage, scores in stages.items():
         for epoch, score in enumerate(scores, start=1):
-            line = {"stage": stage, "step": epoch, "epoch": float(epoch)}
+            line = {"stage": stage, "step": epoch, "epoch": float(epoch), "seconds": epoch / 3}
             speed = {"images_per_second": 100.0 * epoch, "data_wait": 0.01}
             metrics.write(split="train", **line, **speed)
             heads = {"network/accuracy": score / 10}
             if stage == "teachers":
                 heads = {"average/accuracy": 0.7, "vote/accuracy": 0.6}
             metrics.write(split="eval", **line, **heads, **common)
-        write_json(
-            tmp_path / "stages" / stage / "done.json", {"seconds": 2.0, "peak_memory_bytes": 7}
-        )
+        write_json(tmp_path / "stages" / stage / "done.json", {"peak_memory_bytes": 7})
     return tmp_path
 
 
@@ -44,6 +42,21 @@ def test_the_result_reports_the_last_epoch_and_names_the_oracle(workdir):
     assert result["peak_memory_bytes"] == 7
     assert result["confusion"] == [[3, 1], [2, 2]]
     json.dumps(result, allow_nan=False)
+
+
+def test_what_did_best_on_validation_faces_is_reported_when_there_are_some(workdir):
+    metrics = MetricsFile(workdir / "metrics.jsonl")
+    for stage, best in (("baseline", 2), ("teachers", 1), ("student", 6)):
+        for epoch in range(1, 7):
+            accuracy = 0.5 if epoch >= best else 0.4  # the first of several as good is chosen
+            line = {"stage": stage, "step": epoch, "epoch": float(epoch)}
+            metrics.write(split="validation", **line, accuracy=accuracy)
+    result = results.summarise(tiny.config(), workdir)
+    assert result["best_validation"] == 0.3
+    assert result["stages"]["baseline"]["heads"]["network"]["best_validation"] == 0.9
+    table = results.format_table(result).splitlines()
+    assert table[0].endswith("best on validation  oracle best")
+    assert table[1].split()[1:] == ["50.00", "70.00", "90.00", "90.00"]
 
 
 def test_the_table_has_a_row_for_each_head_the_main_one_last(workdir):

@@ -6,14 +6,13 @@ from ferjax.stages import Stage, run_stages
 
 
 def stage(name: str, log: list, needs: dict | None = None, fails: bool = False) -> Stage:
-    def run(folder, inputs):
+    def run(inputs):
         if fails:
             raise RuntimeError("killed")
-        folder.mkdir(parents=True)
         log.append((f"run {name}", inputs))
         return f"output of {name}"
 
-    def load(folder, inputs):
+    def load(inputs):
         log.append((f"load {name}", inputs))
         return f"output of {name}"
 

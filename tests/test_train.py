@@ -38,6 +38,26 @@ def test_a_stopped_and_resumed_run_equals_a_straight_one(tmp_path, monkeypatch):
     assert tiny.lines(tmp_path / "stopped", "train") == tiny.lines(tmp_path / "straight", "train")
 
 
+def test_a_balanced_run_on_pmap_resumes_in_mid_epoch_and_at_its_end(tmp_path, monkeypatch):
+    """The rows are drawn anew each epoch, and the pipeline is rebuilt for them."""
+    changes = {"teachers.balanced": True, "teachers.epoch_steps": 3, "teachers.epochs": 3.0}
+
+    def prepare(name):
+        devices = parallel.find_devices("pmap", jax.devices()[:2])
+        return tiny.prepare(tmp_path / name, "baseline", devices=devices, **changes)
+
+    straight = parallel.to_host(train.train(prepare("straight"), {}))
+    for step in (2, 1):  # the second session does one step more, to the epoch's end
+        stop_at(monkeypatch, step)
+        with pytest.raises(preemption.Preempted):
+            train.train(prepare("stopped"), {})
+    stop_at(monkeypatch, 0)
+    resumed = parallel.to_host(train.train(prepare("stopped"), {}))
+    tiny.assert_same(resumed, straight)
+    assert int(resumed.step) == 9
+    assert tiny.lines(tmp_path / "stopped", "eval") == tiny.lines(tmp_path / "straight", "eval")
+
+
 def test_metrics_of_steps_that_will_be_run_again_are_dropped(tmp_path, monkeypatch):
     """As after a kill between a step and its checkpoint: only the first epoch was saved."""
     training = tiny.prepare(tmp_path)
@@ -53,13 +73,37 @@ def test_metrics_of_steps_that_will_be_run_again_are_dropped(tmp_path, monkeypat
     assert any(line["stage"] == "baseline" for line in tiny.lines(tmp_path, "train"))
 
 
+def test_the_state_that_did_best_on_validation_faces_is_kept(tmp_path, monkeypatch):
+    """Their labels are turned round, so that the first evaluation, of the least fit, is best."""
+    turned = tiny.split(30, seed=5)
+    data = tiny.dataset()._replace(validation=turned._replace(truth=1 - turned.truth))
+    changes = {"teachers.epochs": 6.0, "loop.keep": 1}
+    stop_at(monkeypatch, 6)
+    with pytest.raises(preemption.Preempted):
+        train.train(tiny.prepare(tmp_path, data=data, **changes), {})
+    stop_at(monkeypatch, 0)
+    train.train(tiny.prepare(tmp_path, data=data, **changes), {})
+    measured = tiny.lines(tmp_path, "validation")
+    assert [line["step"] for line in measured] == [2, 4, 6, 8, 10, 12]
+    best = max(measured, key=lambda line: line["accuracy"])
+    assert best["accuracy"] > measured[-1]["accuracy"]
+    kept = tmp_path / "stages/teachers/best"
+    assert [path.name for path in kept.iterdir()] == [str(best["step"])]
+
+
 def test_methods_never_see_the_truth(tmp_path):
     honest, poisoned = tiny.dataset(), tiny.dataset()
     nobody = np.full_like(poisoned.train.truth, -1)
     poisoned = poisoned._replace(train=poisoned.train._replace(truth=nobody))
-    left = train.train(tiny.prepare(tmp_path / "honest", data=honest), {})
-    right = train.train(tiny.prepare(tmp_path / "poisoned", data=poisoned), {})
-    tiny.assert_same(parallel.to_host(left), parallel.to_host(right))
+    inputs = [{}, {}]
+    for stage in ("baseline", "teachers", "student"):
+        states = [
+            train.train(tiny.prepare(tmp_path / name, stage, data=data), known)
+            for name, data, known in zip("ab", (honest, poisoned), inputs, strict=True)
+        ]
+        left, right = map(parallel.to_host, states)
+        tiny.assert_same(left, right)
+        inputs = [{stage: left}, {stage: right}]
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_the_last_checkpoint(tmp_path):
@@ -92,14 +136,15 @@ def test_the_second_step_compiles_nothing(tmp_path):
 
 
 def test_each_epoch_is_closed_once_even_after_a_kill_at_its_boundary(tmp_path, monkeypatch):
-    """`end_epoch` counts its calls in a weight that nothing else changes."""
+    closed = []
 
     def make(config, info):
         plain = METHODS["supervised"](config, info)
 
         def end_epoch(state: State, sweep) -> State:
             assert len(sweep(tiny.split(5, seed=3))["network"]) == 5
-            return state.replace(frozen=state.frozen)
+            closed.append(int(state.step))
+            return state
 
         return plain._replace(end_epoch=end_epoch)
 
@@ -111,6 +156,7 @@ def test_each_epoch_is_closed_once_even_after_a_kill_at_its_boundary(tmp_path, m
         train.train(training, {})
     stop_at(monkeypatch, 0)
     assert int(train.train(tiny.prepare(tmp_path, **changes), {}).epoch) == 1
+    assert closed == [training.steps_per_epoch]
 
 
 @pytest.mark.parametrize(
@@ -121,12 +167,20 @@ def test_each_epoch_is_closed_once_even_after_a_kill_at_its_boundary(tmp_path, m
         ({"loop.eval_batch_size": 3}, r"loop.eval_batch_size 3 does not divide by the 2 devices"),
         ({"teachers.method": "magic"}, r"teachers.method 'magic' is none of supervised, cct"),
         ({"teachers.epochs": 0.0}, r"teachers.steps or teachers.epochs must be positive"),
-        ({"label": "nobody"}, r"label='nobody' is none of majority"),
     ],
 )
 def test_mistakes_in_a_recipe_are_named(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         train.train(tiny.prepare(tmp_path, **changes), {})
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [("nobody", r"label='nobody' is none of majority"), ("votes", r"needs a dataset with votes")],
+)
+def test_a_label_that_the_data_lack_is_named(tmp_path, label, message):
+    with pytest.raises(UserError, match=message):
+        tiny.prepare(tmp_path, data=tiny.dataset()._replace(label=label))
 
 
 LAYOUTS = {
@@ -136,12 +190,19 @@ LAYOUTS = {
 }
 
 
-def run_steps(tmp_path, mode: str, count: int, steps: int, dtype=np.float32) -> tuple[State, list]:
+def run_steps(
+    tmp_path, stage: str, mode: str, count: int, steps: int, dtype=np.float32
+) -> tuple[State, list]:
+    """Steps on faces that are not all labelled, so that devices hold unlike numbers of labels."""
     devices = parallel.find_devices(mode, jax.devices()[:count])
-    training = tiny.prepare(tmp_path, devices=devices, **{"model.dtype": np.dtype(dtype).name})
+    choices = {"data": tiny.partly_labelled(), "devices": devices}
+    choices["model.dtype"] = np.dtype(dtype).name
+    training = tiny.prepare(tmp_path, stage, **choices)
+    teachers = tiny.prepare(tmp_path, "teachers", **choices).initial_state({})
     step = parallel.compile_step(devices, training.method.train_step)
     state = jax.tree.map(
-        lambda x: x.astype(dtype) if x.dtype == np.float32 else x, training.initial_state({})
+        lambda x: x.astype(dtype) if x.dtype == np.float32 else x,
+        training.initial_state({"teachers": teachers}),
     )
     state = parallel.replicate(devices, state)
     feed, losses = _feed(training), []
@@ -153,16 +214,17 @@ def run_steps(tmp_path, mode: str, count: int, steps: int, dtype=np.float32) -> 
     return parallel.to_host(state), losses
 
 
-def test_layouts_and_modes_agree_in_float64(tmp_path):
+@pytest.mark.parametrize("stage", ["teachers", "student"])
+def test_layouts_and_modes_agree_in_float64(tmp_path, stage):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        runs = [run_steps(tmp_path, *layout, 20, np.float64) for layout in LAYOUTS.values()]
+        runs = [run_steps(tmp_path, stage, *layout, 20, np.float64) for layout in LAYOUTS.values()]
     for state, losses in runs[1:]:
         np.testing.assert_allclose(losses, runs[0][1], rtol=1e-10)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-10), state, runs[0][0])
 
 
 def test_layouts_and_modes_agree_in_float32(tmp_path):
-    runs = [run_steps(tmp_path, *layout, 20)[1] for layout in LAYOUTS.values()]
+    runs = [run_steps(tmp_path, "teachers", *layout, 20)[1] for layout in LAYOUTS.values()]
     for losses in runs[1:]:
         np.testing.assert_allclose(losses[:3], runs[0][:3], rtol=1e-5)
         np.testing.assert_allclose(losses[-1], runs[0][-1], rtol=2e-2)

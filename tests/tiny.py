@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import cct
-from ferjax import parallel, train
+from ferjax import parallel, stages, train
 from ferjax.data.record import CLASSES, Dataset, Split
 from ferjax.methods.method import State
 from ferjax.nn import resnet
@@ -38,8 +38,7 @@ def config(**changes) -> ConfigDict:
 def stage_config(stage: str, **changes) -> ConfigDict:
     """What `train.prepare` takes for one stage of `config`."""
     whole = config(**changes).copy_and_resolve_references()
-    shared = {part: whole[part] for part in ("seed", "label", "model", "augment", "loop")}
-    return ConfigDict(shared | whole[stage].to_dict())
+    return stages.join(whole[stage], whole)
 
 
 def dataset(train_size: int = 40, test_size: int = 20, seed: int = 0) -> Dataset:
@@ -72,6 +71,15 @@ def split(size: int, seed: int) -> Split:
     )
 
 
+def partly_labelled() -> Dataset:
+    """As `dataset`, but nobody labelled the first dozen of its forty training faces."""
+    data = dataset()
+    annotations = data.train.labels["annotations"].copy()
+    annotations[:12] = -1
+    labels = data.train.labels | {"annotations": annotations}
+    return data._replace(train=data.train._replace(labels=labels))
+
+
 def prepare(
     folder: Path,
     stage: str = "teachers",
@@ -92,7 +100,7 @@ def lines(folder: Path, split: str) -> list[dict]:
     """The lines of a run's `metrics.jsonl` for one split, without what depends on time."""
     text = (folder / "metrics.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
-    timed = ("images_per_second", "data_wait")
+    timed = ("images_per_second", "data_wait", "seconds")
     return [
         {name: value for name, value in line.items() if name not in timed}
         for line in found

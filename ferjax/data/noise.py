@@ -110,7 +110,7 @@ def read_noise_list(
         if name and name not in CLASSES:
             raise UserError(f"noise.classes: unknown class {name!r}, expected {', '.join(CLASSES)}")
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as error:
         raise UserError(f"noise.list: cannot read {path}: {error.strerror}") from error
     listed: dict[str, int] = {}
@@ -134,7 +134,7 @@ def read_noise_list(
     return np.array([listed[name] for name in names], np.int32)
 
 
-def apply(dataset: Dataset, config: ml_collections.ConfigDict) -> Dataset:
+def apply(dataset: Dataset, config: ml_collections.ConfigDict, label: str) -> Dataset:
     """Corrupts one coder's labels in the training split; truth and test split stay.
 
     Votes, where the first coder's are known, follow the label: the counts of the old and the new
@@ -144,14 +144,21 @@ def apply(dataset: Dataset, config: ml_collections.ConfigDict) -> Dataset:
       dataset: what to corrupt.
       config: `kind` none, symmetric, symmetric_keep, pair_flip, matrix or list; `rate` of the
         first three; `matrix` (rows of the transition); `list` (path) and `classes` (the list's
-        own, empty for ours); `coder` (its name, empty for the first); `exact`; `seed`.
+        own, empty for ours); `coder`, who errs (empty: the one that is trained on); `exact`;
+        `seed`.
+      label: what the run trains on, see `data.record.given_labels`.
+
+    Raises:
+      UserError: for a field that makes no sense, or where it isn't clear whose labels are meant.
     """
     if config.kind == "none":
         return dataset
-    column = _column(dataset.coders, config.coder)
+    column = _column(dataset.coders, config.coder, label)
     split = dataset.train
     old = split.labels["annotations"][:, column]
     if config.kind == "list":
+        if not config.list:
+            raise UserError("noise.list is not set: name the file that kind=list reads")
         new = read_noise_list(config.list, split.names, config.classes or CLASSES)
         if new.max(initial=0) >= len(dataset.classes):
             raise UserError(f"noise.list: {config.list} has classes that the data lack")
@@ -162,7 +169,8 @@ def apply(dataset: Dataset, config: ml_collections.ConfigDict) -> Dataset:
     labels = dict(split.labels, annotations=split.labels["annotations"].copy())
     labels["annotations"][:, column] = new
     if "votes" in labels and column == 0:
-        labels["votes"] = _swap(labels["votes"], changed, old[changed], new[changed])
+        voted = changed[old[changed] != UNKNOWN]
+        labels["votes"] = _swap(labels["votes"], voted, old[voted], new[voted])
     labelled = max(1, int(np.sum(old != UNKNOWN)))
     note = (
         f"{config.kind} noise: {len(changed) / labelled:.1%} of {labelled:,} training labels of "
@@ -176,12 +184,18 @@ def _check_rate(rate: float) -> None:
         raise UserError(f"noise.rate: {rate} is not in [0, 1]")
 
 
-def _column(coders: tuple[str, ...], coder: str) -> int:
-    if not coder:
-        return 0
-    if coder not in coders:
+def _column(coders: tuple[str, ...], coder: str, label: str) -> int:
+    """Place of the coder who errs: the one named, else the one that is trained on."""
+    if coder and coder not in coders:
         raise UserError(f"noise.coder: no coder {coder!r}, there are {', '.join(coders)}")
-    return coders.index(coder)
+    who = coder or label
+    if who in coders:
+        return coders.index(who)
+    if len(coders) == 1 or label in ("votes", "multi_target"):
+        return 0  # votes are the first coder's
+    raise UserError(
+        f"noise.coder is not set: which of {', '.join(coders)} errs? (noise.kind=none for nobody)"
+    )
 
 
 def _transition(config: ml_collections.ConfigDict, classes: int) -> Transition:

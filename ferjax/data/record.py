@@ -5,7 +5,7 @@ What training may see (`Split.labels`) is kept apart from what it may not (`Spli
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -43,7 +43,7 @@ class Split(NamedTuple):
       truth: [N] int32, the known class or -1; for evaluation and analysis only.
       truth_va: [N, 2] float32, the known valence and arousal or nan; likewise.
       names: file name of each face, for error messages, noise lists and annotation.
-      groups: subject of each face where known, else empty.
+      groups: equal for faces known to show one person; empty where nothing is known.
     """
 
     images: ImageSource
@@ -92,6 +92,7 @@ class Dataset(NamedTuple):
       label: what a face is trained on unless the config says otherwise: a coder's name, 'majority',
         'random', 'votes' or 'multi_target'.
       notes: one line for each thing the user should know about how the splits came about.
+      validation: faces held out of training to judge epochs by; their truth is the label given.
     """
 
     classes: tuple[str, ...]
@@ -101,3 +102,26 @@ class Dataset(NamedTuple):
     test: Split
     label: str = "majority"
     notes: tuple[str, ...] = ()
+    validation: Split | None = None
+
+
+def given_labels(
+    labels: Mapping[str, np.ndarray], coders: Sequence[str], label: str
+) -> Int32[np.ndarray, " rows"]:
+    """The one class that each face was most said to be, [N] int32, -1 where nobody said.
+
+    Args:
+      labels: of the split, see `data.record.Split`.
+      coders: names of the columns of `annotations`.
+      label: what a run trains on: a coder's name; 'votes' or 'multi_target' (the class with the
+        most votes); 'majority' or 'random' (the class with the most annotations).
+    """
+    if label in coders:
+        return labels["annotations"][:, coders.index(label)]
+    if label in ("votes", "multi_target"):
+        votes = labels["votes"]
+    else:
+        annotations = labels["annotations"]
+        classes = max(1, int(annotations.max(initial=0)) + 1)
+        votes = (annotations[:, :, None] == np.arange(classes)).sum(axis=1)
+    return np.where(votes.any(axis=1), votes.argmax(axis=1), UNKNOWN).astype(np.int32)

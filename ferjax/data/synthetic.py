@@ -30,8 +30,8 @@ MIN_INTENSITY = 0.45
 VA_JITTER = 0.08
 """Valence and arousal stray by at most this much from the place of class and intensity."""
 
-AMBIGUITY = 0.5
-"""The default: a small network trained on 4,000 clean faces gets 92 to 96 % of new ones right."""
+AMBIGUITY = 0.25
+"""Of faces that a small network can learn and yet confuses here and there."""
 
 # The action units drawn, by FACS number.
 _UNITS = {
@@ -240,13 +240,13 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     """
     for field in ("train_size", "test_size"):
         if config[field] <= 0:
-            raise UserError(f"{field} must be at least 1, not {config[field]}")
+            raise UserError(f"data.{field} must be at least 1, not {config[field]}")
     if not MIN_SIZE <= config.image_size <= MAX_SIZE:
         raise UserError(
-            f"image_size must be {MIN_SIZE} to {MAX_SIZE} pixels, not {config.image_size}"
+            f"data.image_size must be {MIN_SIZE} to {MAX_SIZE} pixels, not {config.image_size}"
         )
     if not 0 <= config.ambiguity <= 1:
-        raise UserError(f"ambiguity must be in [0, 1], not {config.ambiguity}")
+        raise UserError(f"data.ambiguity must be in [0, 1], not {config.ambiguity}")
     confusions = _confusions(config.confusions)
     coders = tuple(f"coder_{coder + 1}" for coder in range(len(confusions)))
 
@@ -284,12 +284,14 @@ def _confusions(entries: Sequence) -> Float64[np.ndarray, "coders 7 7"]:
         return np.eye(classes)[None]
     for coder, entry in enumerate(entries):
         if [np.size(row) for row in entry] != [classes] * classes:
-            raise UserError(f"confusions[{coder}] must have {classes} rows of {classes} numbers")
+            raise UserError(
+                f"data.confusions[{coder}] must have {classes} rows of {classes} numbers"
+            )
         for name, row in zip(EXPRESSIONS, entry, strict=True):
             if min(row) < 0 or abs(sum(row) - 1) > 1e-6:
                 raise UserError(
-                    f"confusions[{coder}], row {name}: probabilities must be at least 0 and sum "
-                    f"to 1, not {sum(row):g}"
+                    f"data.confusions[{coder}], row {name}: probabilities must be at least 0 and "
+                    f"sum to 1, not {sum(row):g}"
                 )
     return np.array(entries, np.float64)
 
@@ -320,8 +322,7 @@ class SyntheticFaces:
       start: index of the first face; disjoint ranges are disjoint sets of faces.
       ambiguity: how far expressions blend into their neighbours (fear and surprise, anger and
         disgust, sad and neutral) and how much each action unit strays, in [0, 1]. At 0 every face
-        shows its class's own action units; at 1 even a classifier that is given the action units
-        themselves is right on 86 % only.
+        shows its class's own action units; at 1 even these don't always tell the class.
     """
 
     seed: int

@@ -5,7 +5,7 @@ A method turns records into a state, step by step. Everything that changes is in
 """
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int32, Key, PRNGKeyArray
 from ml_collections import ConfigDict
 
 from ferjax import augment, losses, parallel
-from ferjax.data.record import CLASSES, UNKNOWN
+from ferjax.data.record import CLASSES, given_labels
 from ferjax.errors import UserError
 from ferjax.nn.resnet import resnet
 
@@ -56,7 +56,7 @@ class Info(NamedTuple):
       classes: class names.
       coders: coder names, one for each column of `annotations`.
       image_shape: (height, width, channels) of the bytes that come in.
-      label: what a face is trained on, see `targets`.
+      label: what a face is trained on, see `check_label`.
       labels: the training split's label arrays (see `data.record.Split.labels`).
       steps_per_epoch: training steps in an epoch.
       total_steps: training steps in the run.
@@ -181,10 +181,8 @@ def augmented(config: ConfigDict, state: State, batch: Batch) -> Float[Array, "b
     )
 
 
-def targets(
-    config: ConfigDict, info: Info, state: State, batch: Batch
-) -> tuple[Float[Array, "batch classes"], Float[Array, " batch"]]:
-    """What each face is said to be, and 1 for faces that anybody labelled, else 0.
+def check_label(info: Info) -> None:
+    """Whether the data has what is to be trained on.
 
     `info.label` is a coder's name; 'majority' (the most chosen class, the first in class order
     where tied); 'random' (one of the face's annotations, drawn anew each step); 'votes' (the shares
@@ -193,10 +191,19 @@ def targets(
     Raises:
       UserError: for another label, or for votes where the data has none.
     """
+    known = ("majority", "random", "votes", "multi_target", *info.coders)
+    if info.label not in known:
+        raise UserError(f"label={info.label!r} is none of {', '.join(known)}")
+    if info.label in ("votes", "multi_target") and "votes" not in info.labels:
+        raise UserError(f"label={info.label!r} needs a dataset with votes")
+
+
+def targets(
+    config: ConfigDict, info: Info, state: State, batch: Batch
+) -> tuple[Float[Array, "batch classes"], Float[Array, " batch"]]:
+    """What each face is said to be by `info.label`, and 1 for faces that are labelled, else 0."""
     classes = len(info.classes)
     if info.label in ("votes", "multi_target"):
-        if "votes" not in batch:
-            raise UserError(f"label={info.label!r} needs a dataset with votes")
         votes = batch["votes"].astype(jnp.float32)
         total = jnp.sum(votes, axis=-1, keepdims=True)
         shares = votes / jnp.maximum(total, 1)
@@ -213,11 +220,8 @@ def targets(
         given = batch["annotations"] >= 0
         coder = jax.vmap(_pick)(keys, given)
         target = jnp.take_along_axis(annotations, coder[:, None, None], axis=1)[:, 0]
-    elif info.label in info.coders:
-        target = annotations[:, info.coders.index(info.label)]
     else:
-        known = ("majority", "random", "votes", "multi_target", *info.coders)
-        raise UserError(f"label={info.label!r} is none of {', '.join(known)}")
+        target = annotations[:, info.coders.index(info.label)]
     return target, jnp.sum(target, axis=-1)
 
 
@@ -295,28 +299,6 @@ def _pick(key: PRNGKeyArray, given: Bool[Array, " coders"]) -> Int32[Array, ""]:
     """One of the coders who labelled the face, each as likely; coder 0 if nobody did."""
     noise = jax.random.uniform(key, given.shape)
     return jnp.argmax(jnp.where(given, noise, -1.0)).astype(jnp.int32)
-
-
-def given_labels(
-    labels: Mapping[str, np.ndarray], coders: Sequence[str], label: str
-) -> Int32[np.ndarray, " rows"]:
-    """The one class that each face was most said to be, [N] int32, -1 where nobody said.
-
-    Args:
-      labels: of the split, see `data.record.Split`.
-      coders: names of the columns of `annotations`.
-      label: what a run trains on: a coder's name; 'votes' or 'multi_target' (the class with the
-        most votes); 'majority' or 'random' (the class with the most annotations).
-    """
-    if label in coders:
-        return labels["annotations"][:, coders.index(label)]
-    if label in ("votes", "multi_target"):
-        votes = labels["votes"]
-    else:
-        annotations = labels["annotations"]
-        classes = max(1, int(annotations.max(initial=0)) + 1)
-        votes = (annotations[:, :, None] == np.arange(classes)).sum(axis=1)
-    return np.where(votes.any(axis=1), votes.argmax(axis=1), UNKNOWN).astype(np.int32)
 
 
 def epoch_rows(config: ConfigDict, info: Info) -> Callable[[State], Int32[np.ndarray, " rows"]]:

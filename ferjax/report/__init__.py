@@ -16,17 +16,25 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from ferjax import results, writers
-from ferjax.data.record import UNKNOWN, Dataset
+from ferjax import results, sweep, workdir, writers
+from ferjax.data.record import UNKNOWN, Dataset, given_labels
 from ferjax.evaluate import right_classes
-from ferjax.methods import method
 from ferjax.report import figures, page
 from ferjax.report.figures import Curve, Face
 
 SHEET_FACES = 18
 """Faces on each sheet."""
 
-_NO_LOSS = {"step", "epoch", "split", "stage", "lambda", "images_per_second", "data_wait"}
+_NO_LOSS = {
+    "step",
+    "epoch",
+    "split",
+    "stage",
+    "lambda",
+    "images_per_second",
+    "data_wait",
+    "seconds",
+}
 
 
 class Picture(NamedTuple):
@@ -38,44 +46,77 @@ class Picture(NamedTuple):
     caption: str
 
 
-def write(config: ConfigDict, workdir: Path, dataset: Dataset, result: dict[str, Any]) -> None:
+class _Figures:
+    """Saves pictures into a folder."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def show(self, pictures: Iterable[Picture]) -> str:
+        """The HTML of the pictures, saved."""
+        parts = []
+        for picture in pictures:
+            picture.drawing.savefig(self._folder / picture.file)
+            parts.append(page.figure(picture.file, picture.alt, picture.caption))
+        return "\n".join(parts)
+
+
+def write(config: ConfigDict, folder: Path, dataset: Dataset, result: dict[str, Any]) -> None:
     """Writes the report of a finished run; for process 0 alone.
 
     Args:
       config: of the run, resolved; `stages` and `headline` name what is shown.
-      workdir: where the run's files are.
+      folder: the run's workdir.
       dataset: what was learnt from and evaluated on; few faces are read from it.
       result: of `results.summarise`.
     """
-    folder = workdir / "report"
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def show(pictures: Iterable[Picture]) -> str:
-        parts = []
-        for picture in pictures:
-            picture.drawing.savefig(folder / picture.file)
-            parts.append(page.figure(picture.file, picture.alt, picture.caption))
-        return "\n".join(parts)
-
-    label = config.label or dataset.label
-    metrics = writers.MetricsFile(workdir / "metrics.jsonl").read()
-    stages = {
-        name: [line for line in metrics if line["stage"] == name] for name in result["stages"]
-    }
-    predictions = np.load(workdir / "stages" / config.headline / "predictions.npz")
+    show = _Figures(folder / "report").show
+    stages = _lines_by_stage(folder)
+    predictions = np.load(folder / "stages" / config.headline / "predictions.npz")
     with matplotlib.rc_context(figures.STYLE):
         sections = {
             "Results": _results(result),
             "Accuracy over epochs": show(_test_curves(stages)),
-            "Training": show(_training_curves(stages, dataset, label)),
+            "Training": show(_training_curves(stages, dataset)),
             "What is taken for what": show([_confusion(result, dataset)]),
-            "Test faces": show(_test_faces(predictions, dataset, label, result)),
-            "Labels in doubt": show(_doubts(predictions, dataset, label, result)),
-            "Data and configuration": _provenance(config, workdir, dataset),
+            "Test faces": show(_test_faces(predictions, dataset, result)),
+            "Labels in doubt": show(_doubts(predictions, dataset, result)),
+            "Data and configuration": _provenance(config, folder, dataset),
         }
     title = f"{result['headline']} on {config.data.name}"
     text = page.document(title, _lead(result, dataset), sections)
-    writers.write_text(folder / "index.html", text)
+    writers.write_text(folder / "report" / "index.html", text)
+
+
+def write_sweep(config: ConfigDict, folder: Path, dataset: Dataset, table: sweep.Table) -> None:
+    """Writes the report of a finished sweep; for process 0 alone.
+
+    Args:
+      config: of the run, resolved.
+      folder: the run's workdir.
+      dataset: what was learnt from and evaluated on.
+      table: what came out.
+    """
+    show = _Figures(folder / "report").show
+    rows = {f"{value:g}": [f"{x:.2f}" for x in cells] for value, cells in table.rows.items()}
+    columns = (table.varied, *(f"{column}, %" for column in table.columns))
+    with matplotlib.rc_context(figures.STYLE):
+        picture = Picture(
+            "sweep.png",
+            figures.swept_accuracy(table.varied, table.columns, table.rows),
+            f"Test accuracy by {table.varied}.",
+            "Accuracy of the last weights on the test faces. To choose the best of these values "
+            "is to look at the test set; and one run of each says little where they lie close.",
+        )
+        sections = {
+            "Results": page.table(columns, rows) + show([picture]),
+            "Accuracy over epochs": show(_test_curves(_lines_by_stage(folder), heads=1)),
+            "Data and configuration": _provenance(config, folder, dataset),
+        }
+    title = f"Sweep over {table.varied} on {config.data.name}"
+    text = page.document(title, page.paragraph(_faces(dataset), "lead"), sections)
+    writers.write_text(folder / "report" / "index.html", text)
 
 
 def most_doubted(
@@ -103,8 +144,7 @@ def surest_mistakes(
 
 
 def _lead(result: dict[str, Any], dataset: Dataset) -> str:
-    faces = f"{len(dataset.train.images):,} training and {len(dataset.test.images):,} test faces"
-    return page.paragraph(f"Facial expression recognition, {faces}.", "lead") + page.key_figures(
+    return page.paragraph(_faces(dataset), "lead") + page.key_figures(
         {
             "test accuracy": f"{result['test_accuracy']:.1%}",
             "mean recall (UAR)": f"{result['uar']:.1%}",
@@ -116,17 +156,24 @@ def _lead(result: dict[str, Any], dataset: Dataset) -> str:
     )
 
 
+def _faces(dataset: Dataset) -> str:
+    train, test = len(dataset.train.images), len(dataset.test.images)
+    return f"Facial expression recognition, {train:,} training and {test:,} test faces."
+
+
+def _lines_by_stage(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    stages: dict[str, list[dict[str, Any]]] = {}
+    for line in writers.MetricsFile(folder / "metrics.jsonl").read():
+        stages.setdefault(line["stage"], []).append(line)
+    return stages
+
+
 def _results(result: dict[str, Any]) -> str:
+    figures_of = results.table_rows(result["stages"])
+    columns = results.columns_of(figures_of)
     rows = {
-        name: [f"{100 * row[field]:.2f}" for field in ("accuracy", "last_5_mean", "oracle_best")]
-        for name, row in results.table_rows(result["stages"]).items()
+        name: [f"{100 * row[field]:.2f}" for field in columns] for name, row in figures_of.items()
     }
-    columns = (
-        "test accuracy, %",
-        "last weights",
-        f"mean of last {results.LAST_EPOCHS}",
-        "oracle best",
-    )
     stages = {
         name: [
             f"{100 * stage['final']['uar']:.2f}",
@@ -138,7 +185,7 @@ def _results(result: dict[str, Any]) -> str:
     }
     return "\n".join(
         [
-            page.table(columns, rows, marked=result["headline"]),
+            page.table(("test accuracy, %", *columns.values()), rows, marked=result["headline"]),
             page.paragraph(
                 "Oracle best is the best evaluation of the run. It looks at the test set to choose "
                 "its epoch, so it is no result: it shows what was lost by training to the end."
@@ -151,12 +198,14 @@ def _results(result: dict[str, Any]) -> str:
     )
 
 
-def _test_curves(stages: dict[str, list[dict[str, Any]]]) -> Iterator[Picture]:
+def _test_curves(
+    stages: dict[str, list[dict[str, Any]]], heads: int | None = None
+) -> Iterator[Picture]:
     curves = {}
     for name, lines in stages.items():
         evaluations = [line for line in lines if line["split"] == "eval"]
-        heads = [field for field in evaluations[-1] if field.endswith("/accuracy")]
-        curves[name] = [_curve(evaluations, field) for field in heads]
+        fields = [field for field in evaluations[-1] if field.endswith("/accuracy")]
+        curves[name] = [_curve(evaluations, field) for field in fields[:heads]]
     caption = (
         "Accuracy on the test faces at each evaluation; the thick line is a stage's main head. A "
         "curve that rises and then falls has begun to learn wrong labels by heart: an open circle "
@@ -176,7 +225,7 @@ def _test_curves(stages: dict[str, list[dict[str, Any]]]) -> Iterator[Picture]:
 
 
 def _training_curves(
-    stages: dict[str, list[dict[str, Any]]], dataset: Dataset, label: str
+    stages: dict[str, list[dict[str, Any]]], dataset: Dataset
 ) -> Iterator[Picture]:
     training = {
         name: [line for line in lines if line["split"] == "train"] for name, lines in stages.items()
@@ -185,7 +234,7 @@ def _training_curves(
         "Means over each epoch, on augmented faces, with every term as the method logs it. A "
         "stage's thick line is its loss, or the mean of its networks."
     )
-    share = _right_share(dataset, label)
+    share = _right_share(dataset)
     if share is not None:
         caption += (
             f" {share:.1%} of the given labels are right (dashed): a network that agrees with more "
@@ -213,10 +262,10 @@ def _training_curves(
         )
 
 
-def _right_share(dataset: Dataset, label: str) -> float | None:
+def _right_share(dataset: Dataset) -> float | None:
     """Share of the given training labels that are right; None if all are, or if nobody knows."""
     truth = dataset.train.truth
-    given = method.given_labels(dataset.train.labels, dataset.coders, label)
+    given = given_labels(dataset.train.labels, dataset.coders, dataset.label)
     known = (truth != UNKNOWN) & (given != UNKNOWN)
     wrong = given[known] != truth[known]
     return float(1 - wrong.mean()) if wrong.any() else None
@@ -275,10 +324,10 @@ def _recalls(counts: np.ndarray, classes: Sequence[str]) -> str:
 
 
 def _test_faces(
-    predictions: Mapping[str, np.ndarray], dataset: Dataset, label: str, result: dict[str, Any]
+    predictions: Mapping[str, np.ndarray], dataset: Dataset, result: dict[str, Any]
 ) -> Iterator[Picture]:
     test, classes, probs = dataset.test, dataset.classes, predictions["test"]
-    right = right_classes(test, len(classes), label == "multi_target")
+    right = right_classes(test, len(classes), dataset.label == "multi_target")
 
     def sheet(rows: np.ndarray, colour: str, mark: str) -> Figure:
         faces = []
@@ -310,11 +359,11 @@ def _test_faces(
 
 
 def _doubts(
-    predictions: Mapping[str, np.ndarray], dataset: Dataset, label: str, result: dict[str, Any]
+    predictions: Mapping[str, np.ndarray], dataset: Dataset, result: dict[str, Any]
 ) -> Iterator[Picture]:
     train, classes = dataset.train, dataset.classes
     probs, rows = predictions["train"], predictions["train_rows"]
-    given = method.given_labels(train.labels, dataset.coders, label)[rows]
+    given = given_labels(train.labels, dataset.coders, dataset.label)[rows]
     truth = train.truth[rows]
     faces = []
     for place in most_doubted(probs, given, SHEET_FACES):
@@ -364,8 +413,8 @@ def _doubt_caption(probs: np.ndarray, given: np.ndarray, truth: np.ndarray, head
     return text
 
 
-def _provenance(config: ConfigDict, workdir: Path, dataset: Dataset) -> str:
-    path = workdir / "config.json"
+def _provenance(config: ConfigDict, folder: Path, dataset: Dataset) -> str:
+    path = folder / "config.json"
     saved = json.loads(path.read_text()) if path.exists() else {}
     circumstances = {name: value for name, value in saved.items() if name != "config"}
     settings = json.loads(config.to_json_best_effort())
@@ -374,24 +423,20 @@ def _provenance(config: ConfigDict, workdir: Path, dataset: Dataset) -> str:
             [
                 f"classes: {', '.join(dataset.classes)}",
                 f"coders: {', '.join(dataset.coders)}",
-                f"trained on: {config.label or dataset.label}",
+                f"trained on: {dataset.label}",
                 *dataset.notes,
             ]
         ),
-        page.details("Configuration", page.fields(dict(_flat(settings)))),
+        page.details("Configuration", _fields(settings)),
     ]
     if circumstances:
-        parts.append(page.details("Versions and devices", page.fields(dict(_flat(circumstances)))))
+        parts.append(page.details("Versions and devices", _fields(circumstances)))
     return "\n".join(parts)
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested fields by their dotted names, as they are overridden on the command line."""
-    for name, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _flat(item, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", item if isinstance(item, str) else json.dumps(item)
+def _fields(settings: dict[str, Any]) -> str:
+    values = workdir.flat(settings).items()
+    return page.fields({x: v if isinstance(v, str) else json.dumps(v) for x, v in values})
 
 
 def _percent(share: float) -> str:

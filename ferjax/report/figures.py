@@ -157,6 +157,43 @@ def weight_curve(stages: Mapping[str, Sequence[Curve]]) -> Figure:
     return figure
 
 
+def swept_accuracy(
+    varied: str, columns: Sequence[str], rows: Mapping[int | float, Sequence[float]]
+) -> Figure:
+    """Accuracy against what was varied, a line for each column.
+
+    Args:
+      varied: name of what was varied.
+      columns: name of each line.
+      rows: accuracies in per cent at each value, one a column.
+    """
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    panel = figure.subplots()
+    values = list(rows)
+    for place, column in enumerate(columns):
+        accuracies = [rows[value][place] for value in values]
+        colour = _stage_colour(place)
+        style = _DASHES[0] if place == 0 and len(columns) > 1 else "-"
+        panel.plot(values, accuracies, "o", ls=style, color=colour, lw=2, ms=7, label=column)
+        for value, accuracy in zip(values, accuracies, strict=True):
+            panel.annotate(
+                f"{accuracy:.1f}",
+                (value, accuracy),
+                xytext=(0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9.5,
+                color=colour,
+            )
+    panel.set_title("Test accuracy, %")
+    panel.set_xlabel(varied)
+    panel.set_xticks(values, [f"{value:g}" for value in values])
+    panel.margins(y=0.2)
+    if len(columns) > 1:
+        panel.legend(frameon=False)
+    return figure
+
+
 def row_shares(
     counts: Int[np.ndarray, "classes classes"],
 ) -> Float[np.ndarray, "classes classes"]:

@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from configs import supervised
 from ferjax.data.datasets import ferplus
 from ferjax.data.datasets.ferplus import dataset, files
 from ferjax.data.record import CLASSES
@@ -60,20 +61,9 @@ def folder(tmp_path):
 
 @pytest.fixture
 def config(folder, tmp_path):
-    return ml_collections.ConfigDict(
-        {
-            "dir": str(folder),
-            "cache": str(tmp_path / "cache"),
-            "image_size": 48,
-            "mode": "majority",
-            "train_parts": ("Training",),
-            "test_part": "",
-            "drop_test_copies": True,
-            "skip_corrupt": False,
-            "subset": 0,
-            "seed": 0,
-        }
-    )
+    config = supervised.get_config("ferplus").data.copy_and_resolve_references()
+    config.update({"dir": str(folder), "cache": str(tmp_path / "cache")})
+    return config
 
 
 def remove(folder, part):

@@ -167,7 +167,7 @@ def config():
 
 
 def test_apply_changes_one_coder_of_the_training_split_only(dataset, config):
-    noisy = noise.apply(dataset, config)
+    noisy = noise.apply(dataset, config, "crowd")
     changed = noisy.train.labels["annotations"][:, 0] != LABELS
     assert changed.sum() == 400
     assert np.array_equal(noisy.train.labels["annotations"][:, 1], np.full(1000, -1))
@@ -180,32 +180,57 @@ def test_apply_changes_one_coder_of_the_training_split_only(dataset, config):
 
 
 def test_votes_follow_the_noise_and_do_not_give_the_label_away(dataset, config):
-    labels = noise.apply(dataset, config).train.labels
+    labels = noise.apply(dataset, config, "crowd").train.labels
     assert np.array_equal(labels["votes"].argmax(axis=1), labels["annotations"][:, 0])
     assert np.all(labels["votes"].sum(axis=1) == 10)
 
 
 def test_apply_takes_every_kind(dataset, config, tmp_path):
     config.kind = "none"
-    assert noise.apply(dataset, config) is dataset
+    assert noise.apply(dataset, config, "crowd") is dataset
     config.kind = "pair_flip"
-    moved = noise.apply(dataset, config).train.labels["annotations"][:, 0] - LABELS
+    moved = noise.apply(dataset, config, "crowd").train.labels["annotations"][:, 0] - LABELS
     assert set(moved % 8) == {0, 1}
     config.kind = "symmetric_keep"
-    assert "35.2% of 1,000" in noise.apply(dataset, config).notes[0]
+    assert "35.2% of 1,000" in noise.apply(dataset, config, "crowd").notes[0]
     config.kind = "matrix"
     config.matrix = tuple(map(tuple, np.roll(np.eye(8), 2, axis=1).tolist()))
-    moved = noise.apply(dataset, config).train.labels["annotations"][:, 0] - LABELS
+    moved = noise.apply(dataset, config, "crowd").train.labels["annotations"][:, 0] - LABELS
     assert set(moved % 8) == {2}
     config.kind = "list"
     config.list = str(tmp_path / "list.txt")
     (tmp_path / "list.txt").write_text("".join(f"{name} 5\n" for name in NAMES))
-    assert set(noise.apply(dataset, config).train.labels["annotations"][:, 0]) == {5}
+    assert set(noise.apply(dataset, config, "crowd").train.labels["annotations"][:, 0]) == {5}
+
+
+def test_the_coder_that_is_trained_on_errs_unless_another_is_named(dataset, config):
+    labels = dataset.train.labels["annotations"]
+    labels[:, 1] = LABELS
+    assert _changed(noise.apply(dataset, config, "expert"), labels) == [0, 400]
+    assert _changed(noise.apply(dataset, config, "votes"), labels) == [400, 0]
+    config.coder = "expert"
+    assert _changed(noise.apply(dataset, config, "crowd"), labels) == [0, 400]
+    config.coder = ""
+    with pytest.raises(UserError, match=r"noise\.coder is not set: which of crowd, expert errs"):
+        noise.apply(dataset, config, "majority")
+
+
+def _changed(noisy, labels):
+    return (noisy.train.labels["annotations"] != labels).sum(axis=0).tolist()
+
+
+def test_a_noise_list_written_on_windows_is_read(dataset, config, tmp_path):
+    config.kind, config.list = "list", str(tmp_path / "list.txt")
+    text = "\ufeff" + "".join(f"{name} 5\r\n" for name in NAMES)
+    (tmp_path / "list.txt").write_bytes(text.encode())
+    noisy = noise.apply(dataset, config, "crowd")
+    assert set(noisy.train.labels["annotations"][:, 0]) == {5}
 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
+        ("kind", "list", r"noise\.list is not set"),
         ("kind", "salt", r"noise\.kind: unknown kind 'salt'"),
         ("coder", "nobody", r"noise\.coder: no coder 'nobody', there are crowd, expert"),
         ("rate", 2.0, r"noise\.rate: 2\.0 is not in"),
@@ -214,11 +239,11 @@ def test_apply_takes_every_kind(dataset, config, tmp_path):
 def test_wrong_noise_config_is_named(dataset, config, field, value, message):
     config[field] = value
     with pytest.raises(UserError, match=message):
-        noise.apply(dataset, config)
+        noise.apply(dataset, config, "crowd")
 
 
 @pytest.mark.parametrize("matrix", [((1.0,),), tuple(map(tuple, np.full((8, 8), 0.2).tolist()))])
 def test_matrix_that_is_no_transition_is_refused(dataset, config, matrix):
     config.kind, config.matrix = "matrix", matrix
     with pytest.raises(UserError, match=r"noise\.matrix"):
-        noise.apply(dataset, config)
+        noise.apply(dataset, config, "crowd")

@@ -1,6 +1,7 @@
 """The record that every dataset, method and figure agrees on."""
 
 import numpy as np
+import pytest
 
 from ferjax.data import record
 
@@ -64,3 +65,15 @@ def test_taking_no_rows_leaves_an_empty_split_of_the_same_fields():
 
 def test_a_split_without_groups_stays_without():
     assert example()._replace(groups=()).take(np.array([1], np.int32)).groups == ()
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [("ann", [2, -1, 0]), ("majority", [1, -1, 0]), ("random", [1, -1, 0]), ("votes", [2, 0, -1])],
+)
+def test_given_label_is_the_one_that_the_run_trained_on(label, expected):
+    labels = {
+        "annotations": np.array([[2, 1, 1], [-1, -1, -1], [0, 1, -1]], np.int32),
+        "votes": np.array([[0, 1, 3], [2, 2, 0], [0, 0, 0]], np.int32),
+    }
+    assert record.given_labels(labels, ("ann", "bob", "cy"), label).tolist() == expected

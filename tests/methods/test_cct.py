@@ -295,27 +295,33 @@ def striped(size, seed):
     return jnp.asarray(images.astype(np.uint8)), truth
 
 
-def test_consensus_learns_through_wrong_labels_what_a_constant_answer_cannot():
-    """Three labels in ten are wrong; the test labels are right."""
+def accuracy_after_wrong_labels(stage, make):
+    """Of each head on right labels, after 32 epochs on labels of which four in ten are wrong."""
     images, truth = striped(240, seed=0)
     rng = np.random.default_rng(1)
-    wrong = rng.permutation(240) < 72
+    wrong = rng.permutation(240) < 96
     given = jnp.asarray(np.where(wrong, (truth + rng.integers(1, 3, 240)) % 3, truth), jnp.int32)
-    rates = {"learning_rate": 1e-2, "classifier_rate": 1e-2}
-    changes = {f"teachers.optimizer.{name}": rate for name, rate in rates.items()}
-    recipe = tiny.stage_config("teachers", **changes | {"model.width": 8})
-    made = cct.make_teachers(recipe, problem.info(total_steps=40))
+    changes = {f"teachers.optimizer.{rate}": 1e-2 for rate in ("learning_rate", "classifier_rate")}
+    changes |= {f"augment.{chance}": 0.0 for chance in ("flip", "jitter_affine", "erase")}
+    changes |= {"model.width": 8, "teachers.networks": 3}
+    made = make(tiny.stage_config(stage, **changes), problem.info(total_steps=320))
     state, step = jax.jit(made.init)(jax.random.key(0), {}), jax.jit(made.train_step)
-    for rows in np.concatenate([rng.permutation(240).reshape(10, 24) for _ in range(4)]):
+    for rows in np.concatenate([rng.permutation(240).reshape(10, 24) for _ in range(32)]):
         index = jnp.asarray(rows, jnp.int32)
         batch = {"image": images[index], "index": index, "annotations": given[index, None]}
-        state, metrics = step(state, batch)
-    test_images, test_truth = striped(100, seed=2)
+        state, _ = step(state, batch)
+    test_images, test_truth = striped(200, seed=2)
     predictions = jax.jit(made.predict)(state, test_images)
-    for head, _ in made.heads:
-        assert (np.argmax(predictions[head], axis=1) == test_truth).mean() > 0.9, head
-    assert np.bincount(test_truth).max() < 50  # all that a constant answer gets right
-    assert metrics["consistency"] < 0.1
+    return {
+        head: (np.argmax(predictions[head], axis=1) == test_truth).mean() for head, _ in made.heads
+    }
+
+
+def test_consensus_resists_wrong_labels_that_a_network_alone_learns_by_heart():
+    alone = accuracy_after_wrong_labels("baseline", supervised.make)
+    assert alone["network"] < 0.9
+    together = accuracy_after_wrong_labels("teachers", cct.make_teachers)
+    assert all(accuracy > 0.97 for accuracy in together.values())
 
 
 # --- what a user can get wrong ---

@@ -97,14 +97,13 @@ def test_random_is_repeatable_and_follows_the_face_and_not_its_place():
 
 @pytest.mark.parametrize("label", ["votes", "multi_target"])
 def test_votes_need_a_dataset_that_has_them(label):
-    config = tiny.stage_config("teachers")
     with pytest.raises(UserError, match=f"label='{label}' needs a dataset with votes"):
-        method.targets(config, problem.info(label), state_at(0), problem.batch())
+        method.check_label(problem.info(label))
 
 
 def test_an_unknown_label_is_named_with_the_known_ones():
     with pytest.raises(UserError, match=r"'carl' is none of .*random.*anna, ben"):
-        targets("carl")
+        method.check_label(problem.info("carl"))
 
 
 def test_agreement_counts_any_of_the_likeliest_targets():

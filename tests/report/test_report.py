@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 
 from ferjax import report, results, writers
 from ferjax.data.record import Dataset, Split
-from ferjax.methods import method
 from ferjax.report import figures, page
 
 CLASSES = ("neutral", "happy", "sad")
@@ -70,15 +69,16 @@ def fake_run(workdir, with_lambda=True):
             if teachers:
                 terms |= {"network_1/accuracy": 0.5, "network_2/accuracy": 0.5}
                 terms |= {"lambda": 0.1 * step} if with_lambda else {}
-            speed = {"images_per_second": 100.0, "data_wait": 0.01}
+            speed = {"images_per_second": 100.0, "data_wait": 0.01, "seconds": epoch}
             file.write(stage=stage, split="train", step=step, epoch=epoch, **terms, **speed)
         for epoch, accuracy in enumerate((0.5, 0.8, 0.7), 1):
             heads = ("average", "network_1", "network_2") if teachers else ("network",)
             values = {f"{head}/accuracy": accuracy for head in heads} | {"accuracy": accuracy}
-            values |= {"uar": 0.6, "macro_f1": 0.6, "confusion": [[8, 2, 0], [1, 3, 0], [0, 0, 0]]}
+            values |= {"seconds": 9.0, "uar": 0.6, "macro_f1": 0.6}
+            values |= {"confusion": [[8, 2, 0], [1, 3, 0], [0, 0, 0]]}
             file.write(stage=stage, split="eval", step=2 * epoch, epoch=float(epoch), **values)
         folder = workdir / "stages" / stage
-        writers.write_json(folder / "done.json", {"seconds": 1.0, "peak_memory_bytes": 1})
+        writers.write_json(folder / "done.json", {"peak_memory_bytes": 1})
         rows = np.arange(0, 300, 3, dtype=np.int32)
         test = rng.dirichlet(np.ones(3), 200).astype(np.float32)
         train = rng.dirichlet(np.ones(3), 100).astype(np.float32)
@@ -153,18 +153,6 @@ def test_mistakes_come_surest_first_and_unknown_truths_are_none():
     probs = np.array([[0.6, 0.4], [0.1, 0.9], [0.2, 0.8], [0.0, 1.0], [0.3, 0.7]])
     right = np.array([[False, True], [True, False], [False, True], [False, False], [True, True]])
     assert report.surest_mistakes(probs, right, 5).tolist() == [1, 0]
-
-
-@pytest.mark.parametrize(
-    ("label", "expected"),
-    [("ann", [2, -1, 0]), ("majority", [1, -1, 0]), ("random", [1, -1, 0]), ("votes", [2, 0, -1])],
-)
-def test_given_label_is_the_one_that_the_run_trained_on(label, expected):
-    labels = {
-        "annotations": np.array([[2, 1, 1], [-1, -1, -1], [0, 1, -1]], np.int32),
-        "votes": np.array([[0, 1, 3], [2, 2, 0], [0, 0, 0]], np.int32),
-    }
-    assert method.given_labels(labels, ("ann", "bob", "cy"), label).tolist() == expected
 
 
 def test_loss_is_the_main_curve_whatever_the_order_of_the_metrics():

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +28,9 @@ from ferjax.errors import UserError
 
 MODES = {"majority": 5, "multi_target": 3, "probability": 0}
 """More than this many tenths of a face's votes must go to a class for the class to count."""
+
+MIN_SIZE = 8
+"""Pixels to which a face may be shrunk."""
 
 LABELS = {"majority": "ferplus", "multi_target": "multi_target", "probability": "votes"}
 """What each mode trains on (`Dataset.label`)."""
@@ -53,6 +57,12 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     """
     if config.mode not in MODES:
         raise UserError(f"data.mode: unknown mode {config.mode!r}, expected {', '.join(MODES)}")
+    if config.image_size < MIN_SIZE:
+        raise UserError(f"data.image_size must be at least {MIN_SIZE}, not {config.image_size}")
+    if config.subset < 0:
+        raise UserError(f"data.subset must be 0 (all) or positive, not {config.subset}")
+    if len(set(config.train_parts)) < len(config.train_parts):
+        raise UserError("data.train_parts names a part twice")
     if not config.dir:
         raise UserError(f"data.dir is not set; {files.INSTRUCTIONS}")
     builder = prepare(Path(config.dir), config.cache, config.skip_corrupt)
@@ -97,6 +107,9 @@ def kept_votes(votes: Int32[np.ndarray, "faces 10"], mode: str) -> Int32[np.ndar
     - `multi_target` if it holds more than 30 % (a prediction is right if its class counts),
     - `probability` if it has any (the target is the fractions).
 
+    The test faces are picked by the same rule, so figures of different modes are of different
+    faces.
+
     A face is dropped unless the classes that count, `unknown` and `not a face` apart, together hold
     more than half of the votes left. So the faces of the first mode are among those of the
     second, and these among those of the third.
@@ -105,11 +118,15 @@ def kept_votes(votes: Int32[np.ndarray, "faces 10"], mode: str) -> Int32[np.ndar
       votes: over `CLASSES`, then unknown, then not a face.
       mode: as above (Barsoum et al. 2016, section 3).
     """
-    left = np.where(votes > 1, votes, 0)
+    left = _without_outliers(votes)
     total = left.sum(axis=1, keepdims=True)
     counted = np.where(10 * left > MODES[mode] * total, left, 0)[:, : len(CLASSES)]
     holds = 2 * counted.sum(axis=1, keepdims=True) > total
     return np.where(holds, counted, 0).astype(np.int32)
+
+
+def _without_outliers(votes: Int32[np.ndarray, "faces 10"]) -> Int32[np.ndarray, "faces 10"]:
+    return np.where(votes > 1, votes, 0).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +187,7 @@ def prepare(folder: Path, cache: str, skip_corrupt: bool) -> Builder:
     a kill can leave a folder `preparing-*` beside it, which nothing reads.
     """
     root = Path(cache).expanduser() if cache else _user_cache()
-    home = root / f"ferplus-{files.checksum(folder)}"
+    home = root / f"ferplus-{Builder.VERSION}-{files.checksum(folder)}"
     try:
         if jax.process_index() == 0 and not home.exists():
             _write(folder, home, skip_corrupt)
@@ -179,6 +196,8 @@ def prepare(folder: Path, cache: str, skip_corrupt: bool) -> Builder:
     if not home.exists():
         raise UserError(f"{home}: not written by the first process; data.cache must be shared")
     builder = Builder(data_dir=home, file_format="array_record")
+    if not (Path(builder.data_dir) / SKIPPED).exists():
+        raise UserError(f"{home} is damaged: delete it, and the data will be prepared again")
     _refuse_skipped(builder, skip_corrupt)
     return builder
 
@@ -189,6 +208,8 @@ def _user_cache() -> Path:
 
 def _write(folder: Path, home: Path, skip_corrupt: bool) -> None:
     """Prepares in a temporary folder beside `home`, then renames."""
+    logging.info("preparing FERPlus once, in %s", home)
+    tfds.disable_progress_bar()
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home.parent, prefix="preparing-") as temporary:
@@ -249,7 +270,7 @@ def _read(builder: Builder, parts: Sequence[str], size: int) -> tuple[Columns, I
         votes.append(face["votes"].int64_list.value)
         rows.append(face["rows"].int64_list.value[0])
         fer2013.append(face["fer2013"].int64_list.value[0])
-        digests.append(face["digest"].bytes_list.value[0])
+        digests.append(face["digest"].bytes_list.value[0].decode())
     columns = Columns(
         names=names,
         part=np.repeat(np.arange(len(parts)), [split.num_examples for split in splits]),
@@ -283,6 +304,7 @@ def _split(
         truth=label,
         truth_va=np.full((len(label), 2), np.nan, np.float32),
         names=columns.names,
+        groups=columns.digests.tolist(),  # copies of a file show the same person, at least
     )
     return tuple(coders), split
 
@@ -306,7 +328,7 @@ def _row_notes(
     metadata = builder.info.metadata
     notes = []
     kept = votes.any(axis=1)
-    left = np.where(columns.votes > 1, columns.votes, 0)
+    left = _without_outliers(columns.votes)
     unknown, no_face = (2 * left[:, -2:] > left.sum(axis=1, keepdims=True)).T
     for index, part in enumerate(parts):
         mine = columns.part == index

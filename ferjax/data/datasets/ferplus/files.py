@@ -216,9 +216,12 @@ def _read_csv(path: Path, header: list[str]) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and stripped cells of the rows under the given header."""
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.reader(file)
-        if next(reader, None) != header:
-            raise UserError(f"{path}:1: expected the header {','.join(header)}")
-        for row in reader:
+        found = next(reader, [])
+        if found != header:
+            raise UserError(
+                f"{path}:1: expected the header {','.join(header)}, found {','.join(found)!r}"
+            )
+        for row in filter(None, reader):  # a blank line is no row
             if len(row) != len(header):
                 raise UserError(
                     f"{path}:{reader.line_num}: {len(row)} columns, expected {len(header)}"

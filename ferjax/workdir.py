@@ -1,0 +1,147 @@
+"""What a workdir belongs to: one config and one set of data, checked whenever a run goes on.
+
+`config.json` and `data.json` say so. Nothing is written before the run was checked, and a file
+that no run wrote is left alone.
+"""
+
+import json
+import logging
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from ferjax import parallel, writers
+from ferjax.errors import UserError
+
+IMMATERIAL = {
+    "data.cache",
+    "data.dir",  # what was in it is checked by itself
+    "data.in_memory",
+    "loop.keep",
+    "loop.log_steps",
+    "loop.save_epochs",
+    "loop.save_steps",
+    "loop.workers",
+    "parallel",
+}
+"""Fields that may change when a run is resumed: they say how it is computed, not what."""
+
+PACKAGES = (
+    *("ferjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy"),
+    *("tensorflow-datasets", "opencv-python-headless"),
+)
+"""Whose versions a run writes down."""
+
+
+def check(workdir: Path, config: ConfigDict) -> None:
+    """Whether a run of this config may begin, or go on, in the workdir; writes nothing.
+
+    Raises:
+      UserError: if its `config.json` is none of ours, or a field that matters differs from that
+        of the run that was begun there.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    try:
+        saved = json.loads(path.read_text())["config"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} was not written by a run: choose another workdir") from error
+    if not _begun(workdir):
+        return  # a mistake in the config or the data, perhaps; it may be mended
+    old, new = flat(saved), flat(_resolved(config))
+    changed = [f for f in sorted(old.keys() | new.keys()) if old.get(f) != new.get(f)]
+    changed = [f for f in changed if f not in IMMATERIAL]
+    if changed:
+        words = ", ".join(f"{f} was {old.get(f)}, is {new.get(f)}" for f in changed)
+        raise UserError(f"{workdir} holds a run with another config: {words}")
+
+
+def claim(workdir: Path, config: ConfigDict, data: dict[str, Any]) -> None:
+    """Makes the workdir that of a run of this config on these data, or finds that it is.
+
+    Of several processes the first writes, and the others check that they see it.
+
+    Args:
+      workdir: is made if it isn't there.
+      config: of the run, resolved.
+      data: what tells the data from others, as JSON.
+
+    Raises:
+      UserError: as `check`; if the run was begun on other data; or if not all processes share the
+        folder.
+    """
+    if jax.process_index() == 0:
+        _write(workdir, config, data)
+    parallel.barrier("the workdir is claimed")
+    if not (workdir / "config.json").exists():
+        raise UserError(f"workdir {workdir} must be a folder that all processes share")
+    check(workdir, config)
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested fields by their dotted names, as they are set on the command line."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {
+        path: leaf
+        for key, item in value.items()
+        for path, leaf in flat(item, f"{name}.{key}" if name else key).items()
+    }
+
+
+def _write(workdir: Path, config: ConfigDict, data: dict[str, Any]) -> None:
+    paths = workdir / "config.json", workdir / "data.json"
+    now = _circumstances()
+    if _begun(workdir) and all(path.exists() for path in paths):
+        saved, data_before = (json.loads(path.read_text()) for path in paths)
+        if data_before["checksums"] != data["checksums"]:
+            raise UserError(f"{workdir} holds a run on other data, see {paths[1]}")
+        resumed = saved.get("resumed", [])
+        last = resumed[-1] if resumed else {name: saved.get(name) for name in now}
+        if last == now:
+            return
+        logging.info("resumed under other circumstances, see %s", paths[0])
+        writers.write_json(paths[0], saved | {"resumed": [*resumed, now]})
+        return
+    writers.write_json(paths[0], {"config": _resolved(config)} | now)
+    writers.write_json(paths[1], data)
+
+
+def _begun(workdir: Path) -> bool:
+    return writers.MetricsFile(workdir / "metrics.jsonl").begun()
+
+
+def _resolved(config: ConfigDict) -> dict[str, Any]:
+    return json.loads(config.to_json_best_effort())
+
+
+def _circumstances() -> dict[str, Any]:
+    return {
+        "versions": {"python": sys.version.split()[0]} | {n: _version(n) for n in PACKAGES},
+        "devices": sorted({device.device_kind for device in jax.devices()}),
+        "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
+        "git": _revision(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _revision() -> str | None:
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
