@@ -265,9 +265,11 @@ def single_step(
     transform: optax.GradientTransformation,
     state: State,
     images: Float[Array, "batch h w 3"],
+    target: Float[Array, "batch classes"],
+    labelled: Float[Array, " batch"],
     share_of_loss: Callable[[jax.Array], jax.Array],
     axis_name: str | None,
-) -> tuple[State, Float[Array, ""], Float[Array, "batch classes"]]:
+) -> tuple[State, Metrics]:
     """One optimiser step of one network.
 
     Args:
@@ -276,11 +278,13 @@ def single_step(
       transform: the optimiser.
       state: before the step.
       images: what the network sees.
+      target: what each face is said to be, see `targets`.
+      labelled: 1 for faces that are labelled, else 0.
       share_of_loss: logits -> this device's share of the global batch's loss.
       axis_name: pmap's axis, or None under jit.
 
     Returns:
-      The state after the step, the share of the loss, and the logits before it.
+      The state after the step, and loss and accuracy on the given labels before it.
     """
 
     def loss_fn(params):
@@ -292,7 +296,9 @@ def single_step(
     (loss, (logits, batch_stats)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
         state.params
     )
-    return update(transform, state, gradient, batch_stats, axis_name), loss, logits
+    state = update(transform, state, gradient, batch_stats, axis_name)
+    hits, _ = parallel.mean_over_faces(agrees(logits, target), labelled, axis_name)
+    return state, parallel.sum({"loss": loss, "accuracy": hits}, axis_name)
 
 
 def _pick(key: PRNGKeyArray, given: Bool[Array, " coders"]) -> Int32[Array, ""]:

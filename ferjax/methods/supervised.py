@@ -27,11 +27,9 @@ def make(config: ConfigDict, info: Info) -> Method:
         def share_of_loss(logits: jax.Array) -> jax.Array:
             return parallel.mean_over_faces(loss_of(logits, target), labelled, axis_name)[0]
 
-        state, loss, logits = method.single_step(
-            config, info, transform, state, images, share_of_loss, axis_name
+        return method.single_step(
+            config, info, transform, state, images, target, labelled, share_of_loss, axis_name
         )
-        hits, _ = parallel.mean_over_faces(method.agrees(logits, target), labelled, axis_name)
-        return state, parallel.sum({"loss": loss, "accuracy": hits}, axis_name)
 
     predict = method.predict_single(config, info)
     rows = method.epoch_rows(config, info)
