@@ -135,6 +135,28 @@ def test_the_second_step_compiles_nothing(tmp_path):
     assert step._cache_size() == 1
 
 
+def test_nothing_compiles_after_the_first_epoch(tmp_path, monkeypatch):
+    compiled, after_step = [], []
+
+    def listen(event: str, seconds: float, **_) -> None:
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    def asked() -> bool:  # once a step
+        after_step.append(len(compiled))
+        return False
+
+    monkeypatch.setattr(preemption, "requested", asked)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        train.train(tiny.prepare(tmp_path, **{"teachers.epochs": 3.0}), {})
+    finally:
+        jax.monitoring.clear_event_listeners()
+    first_of_second_epoch = after_step[2]
+    assert first_of_second_epoch > 0
+    assert len(compiled) == first_of_second_epoch
+
+
 def test_each_epoch_is_closed_once_even_after_a_kill_at_its_boundary(tmp_path, monkeypatch):
     closed = []
 
