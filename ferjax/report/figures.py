@@ -374,6 +374,7 @@ def _mark_best(panel: Axes, curve: Curve, colour: str) -> None:
         fontsize=9.5,
         color=colour,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8},
+        zorder=5,  # above every curve
     )
 
 
