@@ -46,26 +46,16 @@ def check(workdir: Path, config: ConfigDict) -> None:
         of the run that was begun there.
     """
     path = workdir / "config.json"
-    if not path.exists():
-        return
-    try:
-        saved = json.loads(path.read_text())["config"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} was not written by a run: choose another workdir") from error
-    if not _begun(workdir):
-        return  # a mistake in the config or the data, perhaps; it may be mended
-    old, new = flat(saved), flat(_resolved(config))
-    changed = [f for f in sorted(old.keys() | new.keys()) if old.get(f) != new.get(f)]
-    changed = [f for f in changed if f not in IMMATERIAL]
-    if changed:
-        words = ", ".join(f"{f} was {old.get(f)}, is {new.get(f)}" for f in changed)
-        raise UserError(f"{workdir} holds a run with another config: {words}")
+    if path.exists():
+        saved = _saved(path)
+        if _begun(workdir):  # else the run before may have failed for a mistake in its config
+            _compare(workdir, saved, config)
 
 
 def claim(workdir: Path, config: ConfigDict, data: dict[str, Any]) -> None:
     """Makes the workdir that of a run of this config on these data, or finds that it is.
 
-    Of several processes the first writes, and the others check that they see it.
+    Of several processes the first writes, and the others check that theirs are alike.
 
     Args:
       workdir: is made if it isn't there.
@@ -79,9 +69,10 @@ def claim(workdir: Path, config: ConfigDict, data: dict[str, Any]) -> None:
     if jax.process_index() == 0:
         _write(workdir, config, data)
     parallel.barrier("the workdir is claimed")
-    if not (workdir / "config.json").exists():
+    path = workdir / "config.json"
+    if not path.exists():
         raise UserError(f"workdir {workdir} must be a folder that all processes share")
-    check(workdir, config)
+    _compare(workdir, _saved(path), config)
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
@@ -93,6 +84,22 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
         for key, item in value.items()
         for path, leaf in flat(item, f"{name}.{key}" if name else key).items()
     }
+
+
+def _saved(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())["config"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} was not written by a run: choose another workdir") from error
+
+
+def _compare(workdir: Path, saved: dict[str, Any], config: ConfigDict) -> None:
+    old, new = flat(saved), flat(_resolved(config))
+    changed = [f for f in sorted(old.keys() | new.keys()) if old.get(f) != new.get(f)]
+    changed = [f for f in changed if f not in IMMATERIAL]
+    if changed:
+        words = ", ".join(f"{f} was {old.get(f)}, is {new.get(f)}" for f in changed)
+        raise UserError(f"{workdir} holds a run with another config: {words}")
 
 
 def _write(workdir: Path, config: ConfigDict, data: dict[str, Any]) -> None:
