@@ -184,6 +184,8 @@ def swept_accuracy(
                 ha="center",
                 fontsize=9.5,
                 color=colour,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8},
+                zorder=5,  # above every line
             )
     panel.set_title("Test accuracy, %")
     panel.set_xlabel(varied)
