@@ -1,0 +1,239 @@
+"""Crowd annotations as compact arrays, read from tables of (task, worker, label) without an object
+a row."""
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from jaxtyping import Int32
+from scipy import sparse
+
+TASK_NAMES = ("task", "item")
+"""Names of the column of tasks."""
+
+BATCH_ROWS = 1 << 20
+
+
+class TableError(ValueError):
+    """A table that cannot be used; says in one line what to mend."""
+
+
+class Annotations(NamedTuple):
+    """Who said what about which task.
+
+    Attributes:
+      tasks: [T] ids, in the order in which they first appear.
+      workers: [W] ids, likewise.
+      classes: [K] labels, in ascending order (of numbers, if all are whole numbers).
+      task, worker, label: [N] int32 each, places in the above; sorted by task, then worker, and
+        for equal ones in the order of the table.
+      repeated: how many annotations repeat an earlier one's task and worker.
+    """
+
+    tasks: np.ndarray
+    workers: np.ndarray
+    classes: np.ndarray
+    task: Int32[np.ndarray, " annotations"]
+    worker: Int32[np.ndarray, " annotations"]
+    label: Int32[np.ndarray, " annotations"]
+    repeated: int
+
+    @classmethod
+    def from_table(cls, table: Any, *, repeated: str = "keep") -> "Annotations":
+        """Reads columns `task` (or `item`), `worker` and `label`, of any type of id.
+
+        Args:
+          table: a pandas or Arrow table, or the path of a CSV or Parquet file, which is read in
+            batches. The cells of a CSV are strings.
+          repeated: what becomes of several annotations of one task by one worker: 'keep' counts
+            each, 'last' only the last of them.
+
+        Raises:
+          TableError: for a missing column, an empty cell or NaN (naming the row, the first being
+            1), a table without rows, or with a single label.
+          ValueError: for another `repeated`.
+        """
+        if repeated not in ("keep", "last"):
+            raise ValueError(f"repeated must be 'keep' or 'last', not {repeated!r}")
+        columns = read_columns(table, (TASK_NAMES, ("worker",), ("label",)))
+        (tasks, task), (workers, worker), (labels, label) = columns
+        if len(labels) < 2:
+            raise TableError(f"{_name(table)}: every label is {labels[0]}; at least two are needed")
+        rank = ascending(labels)
+        label = np.argsort(rank).astype(np.int32)[label]
+        order = stable_order(worker, len(workers))
+        order = order[stable_order(task[order], len(tasks))]
+        task, worker, label = task[order], worker[order], label[order]
+        again = (task[1:] == task[:-1]) & (worker[1:] == worker[:-1])
+        if repeated == "last" and again.any():
+            last = np.append(~again, True)
+            task, worker, label = task[last], worker[last], label[last]
+        return cls(tasks, workers, labels[rank], task, worker, label, int(again.sum()))
+
+
+def read_known(table: Any, annotations: Annotations) -> Int32[np.ndarray, " tasks"]:
+    """Known truths as places in `annotations.classes`, -1 for tasks without; [T] int32.
+
+    Args:
+      table: a mapping of task to label, or a table as for `Annotations.from_table` with columns
+        `task` (or `item`) and `label` (or `truth`). Tasks that nobody annotated are passed over.
+      annotations: gives tasks and classes. Ids are compared as the annotations have them: strings
+        with strings, and numbers with numbers written as strings.
+
+    Raises:
+      TableError: as `from_table`; for a label that is none of the classes; for a task that is
+        listed with two labels.
+    """
+    if isinstance(table, Mapping):
+        table = pa.table({"task": list(table.keys()), "label": list(table.values())})
+    (tasks, task), (labels, label) = read_columns(table, (TASK_NAMES, ("label", "truth")))
+    place = positions(tasks, annotations.tasks)[task]
+    known = positions(labels, annotations.classes)[label]
+    missing = np.flatnonzero((known < 0) & (place >= 0))
+    if len(missing):
+        row = int(missing[0])
+        raise TableError(
+            f"{_name(table)}, row {row + 1}: label {labels[label[row]]} is none of the classes "
+            f"that anybody chose ({', '.join(map(str, annotations.classes))})"
+        )
+    result = np.full(len(annotations.tasks), -1, np.int32)
+    rows = np.flatnonzero(place >= 0)
+    result[place[rows]] = known[rows]
+    clash = rows[result[place[rows]] != known[rows]]
+    if len(clash):
+        row = int(clash[0])
+        raise TableError(
+            f"{_name(table)}, row {row + 1}: task {tasks[task[row]]} is listed with two labels"
+        )
+    return result
+
+
+def stable_order(keys: Int32[np.ndarray, " rows"], count: int) -> Int32[np.ndarray, " rows"]:
+    """The order that sorts keys in [0, count), equal ones as they are: a counting sort."""
+    ones = np.empty(len(keys), np.int8)
+    starts = np.arange(len(keys) + 1, dtype=np.int32)
+    return sparse.csr_matrix((ones, keys, starts), (len(keys), count)).tocsc().indices
+
+
+def ascending(values: np.ndarray) -> Int32[np.ndarray, " values"]:
+    """The order that sorts ids; strings that are all whole numbers are sorted as numbers."""
+    if values.dtype == object:
+        try:
+            values = values.astype(np.int64)
+        except ValueError:
+            values = values.astype(str)
+    return np.argsort(values, kind="stable").astype(np.int32)
+
+
+def positions(values: np.ndarray, among: np.ndarray) -> Int32[np.ndarray, " values"]:
+    """Where each id is found among others, -1 where not; unlike types are compared as strings."""
+    left, right = pa.array(values), pa.array(among)
+    if left.type != right.type:
+        left, right = (pc.cast(ids, pa.string()) for ids in (left, right))
+    return pc.fill_null(pc.index_in(left, value_set=right), -1).to_numpy(zero_copy_only=False)
+
+
+def read_columns(
+    table: Any, columns: tuple[tuple[str, ...], ...]
+) -> list[tuple[np.ndarray, Int32[np.ndarray, " rows"]]]:
+    """Distinct values of each column, in order of appearance, and the place of each row's in them.
+
+    Args:
+      table: see `Annotations.from_table`.
+      columns: the names that each column may have, the first found counts.
+
+    Raises:
+      TableError: see `Annotations.from_table`.
+    """
+    codes = [_Codes() for _ in columns]
+    row = 0
+    for batch in _batches(table, columns):
+        for column, names, found in zip(batch.columns, columns, codes, strict=True):
+            found.add(column, f"{_name(table)}, column {names[0]}", row)
+        row += batch.num_rows
+    if row == 0:
+        raise TableError(f"{_name(table)} has no rows")
+    return [found.result() for found in codes]
+
+
+class _Codes:
+    """Numbers values by their first appearance, batch by batch."""
+
+    def __init__(self):
+        self._values: pa.Array | None = None
+        self._codes: list[np.ndarray] = []
+
+    def add(self, column: pa.Array, where: str, first_row: int) -> None:
+        empty = column.is_null(nan_is_null=True)
+        if pa.types.is_string(column.type):
+            empty = pc.or_(empty, pc.equal(column, ""))
+        if pc.any(empty).as_py():
+            row = first_row + empty.index(True).as_py() + 1
+            raise TableError(f"{where}: nothing in row {row}")
+        encoded = column.dictionary_encode()
+        values = encoded.dictionary
+        if self._values is None:
+            self._values = values
+        else:
+            new = values.filter(pc.invert(pc.is_in(values, value_set=self._values)))
+            self._values = pa.concat_arrays([self._values, new])
+        place = pc.index_in(values, value_set=self._values).to_numpy()
+        self._codes.append(place[encoded.indices.to_numpy()])
+
+    def result(self) -> tuple[np.ndarray, Int32[np.ndarray, " rows"]]:
+        assert self._values is not None
+        return self._values.to_numpy(zero_copy_only=False), np.concatenate(self._codes)
+
+
+def _batches(table: Any, columns: tuple[tuple[str, ...], ...]) -> Iterator[pa.RecordBatch]:
+    """Record batches of the wanted columns, in the order asked for."""
+    try:
+        if isinstance(table, str | Path) and Path(table).suffix == ".parquet":
+            with pq.ParquetFile(table) as file:
+                chosen = _choose(file.schema_arrow.names, columns, table)
+                for batch in file.iter_batches(BATCH_ROWS, columns=chosen):
+                    yield batch.select(chosen)
+        elif isinstance(table, str | Path):
+            with open(table, newline="", encoding="utf-8-sig") as file:
+                chosen = _choose(next(csv.reader(file), []), columns, table)
+            strings = pa.csv.ConvertOptions(
+                include_columns=chosen, column_types=dict.fromkeys(chosen, pa.string())
+            )
+            with pa.csv.open_csv(table, convert_options=strings) as reader:
+                yield from reader
+        else:
+            table = table if isinstance(table, pa.Table) else _from_pandas(table, columns)
+            yield from table.select(_choose(table.column_names, columns, table)).to_batches()
+    except OSError as error:
+        raise TableError(f"cannot read {table}: {error.strerror or error}") from error
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise TableError(f"{_name(table)}: {' '.join(str(error).split())}") from error
+
+
+def _from_pandas(frame: Any, columns: tuple[tuple[str, ...], ...]) -> pa.Table:
+    chosen = _choose(list(frame.columns), columns, frame)
+    return pa.Table.from_pandas(frame[chosen], preserve_index=False)
+
+
+def _choose(there: list[str], columns: tuple[tuple[str, ...], ...], table: Any) -> list[str]:
+    """The name under which each column is there."""
+    if not there:
+        raise TableError(f"{_name(table)} is empty")
+    chosen = []
+    for names in columns:
+        found = [name for name in names if name in there]
+        if not found:
+            wanted, present = " or ".join(names), ", ".join(map(str, there))
+            raise TableError(f"{_name(table)} has no column {wanted}, but {present}")
+        chosen.append(found[0])
+    return chosen
+
+
+def _name(table: Any) -> str:
+    return str(table) if isinstance(table, str | Path) else "the table"

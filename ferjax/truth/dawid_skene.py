@@ -1,0 +1,81 @@
+"""Dawid and Skene's EM, over class prior and one confusion matrix a coder.
+
+A. P. Dawid and A. M. Skene, *Maximum likelihood estimation of observer error-rates using the EM
+algorithm*, Applied Statistics 28 (1979). With truth t of a task, class prior π and confusion matrix
+C^w of worker w (row = truth, column = label), (2.3) and (2.5) there:
+
+    p(t = k | labels) ∝ π_k · Π_w C^w[k, label_w],     C^w[k, l] ∝ Σ_tasks p(t = k)·1[w said l]
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float64
+
+from ferjax.truth import em, spectral
+from ferjax.truth.annotations import Annotations
+from ferjax.truth.majority import start_from_votes
+
+
+def dawid_skene(
+    annotations: Annotations,
+    *,
+    init: str = "majority",
+    pseudo_count: float = 0.0,
+    prior: str = "estimate",
+    gold: Any = None,
+    max_iterations: int = 100,
+    tolerance: float = 1e-5,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+) -> em.Inferred:
+    """Labels, confusion matrices and class prior by EM.
+
+    Args:
+      annotations: who said what.
+      init: posteriors to begin with: 'majority', the fractions of each task's labels, or
+        'spectral', see `spectral.start`.
+      pseudo_count: added to every expected count of a confusion matrix; 0 is maximum likelihood.
+      prior: 'estimate', or 'uniform' over classes.
+      gold: tasks whose truth is known, see `annotations.read_known`; they stay at it.
+      max_iterations: at most so many.
+      tolerance: stop when the log-likelihood per annotation changes by less.
+      seed: of the spectral start.
+      mesh: devices to spread the tasks over; None: all of them.
+
+    Raises:
+      ValueError: for an argument out of its range, or a mistake in `gold`.
+    """
+    if init not in ("majority", "spectral"):
+        raise ValueError(f"init must be 'majority' or 'spectral', not {init!r}")
+    start, known = start_from_votes(annotations, gold)
+    if init == "spectral":
+        start = np.where(known[:, None] < 0, spectral.start(annotations, seed=seed), start)
+    return em.infer(
+        annotations,
+        start,
+        _confusions,
+        pseudo_count=pseudo_count,
+        prior=prior,
+        gold=known,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        mesh=mesh,
+    )
+
+
+def _confusions(
+    counts: Float64[Array, "workers label truth"], pseudo_count: Array
+) -> tuple[Float64[Array, "workers label truth"], Float64[Array, ""]]:
+    """(2.3): expected counts, normalised over labels; with a Dirichlet prior of α = 1 + pseudo.
+
+    Without pseudo-counts a label that a worker never gave has probability 0; and where the worker
+    met no task of a class, the labels that it gave are alike.
+    """
+    given = (jnp.sum(counts, axis=2, keepdims=True) > 0.5) | (pseudo_count > 0)
+    counts = jnp.where(given, jnp.maximum(counts + pseudo_count, em.FLOOR), 0.0)
+    shares = counts / jnp.sum(counts, axis=1, keepdims=True)
+    logs = jnp.where(given, jnp.log(jnp.where(given, shares, 1.0)), em.NEVER)
+    return logs, jnp.where(pseudo_count > 0, pseudo_count * jnp.sum(logs), 0.0)

@@ -1,0 +1,96 @@
+"""Dawid–Skene on a million annotations, beside crowd-kit in the same run.
+
+    python tests/benchmarks/dawid_skene.py [--annotations 1000000] [--no-peer] [--devices 1]
+
+500 workers, 7 classes, five labels a task, 20 iterations, one Parquet file read by both. Prints one
+line of JSON: seconds of reading the file and of inferring, medians of `--repeats`; of the first
+run, which compiles; the peer's seconds, reading included, and the ratio; and peak memory. The
+seconds of an iteration are those of 120 less those of 20.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+WORKERS, CLASSES, ITERATIONS, A_TASK = 500, 7, 20, 5
+MORE_ITERATIONS = 120
+
+
+def make(path: Path, annotations: int) -> None:
+    """Workers who are right with 0.4 to 0.95, five a task."""
+    rng = np.random.default_rng(0)
+    tasks = annotations // A_TASK
+    truth = rng.integers(0, CLASSES, tasks)
+    skill = rng.uniform(0.4, 0.95, WORKERS)
+    task = rng.permutation(np.repeat(np.arange(tasks), A_TASK))
+    worker = rng.integers(0, WORKERS, len(task))
+    right = rng.random(len(task)) < skill[worker]
+    label = np.where(right, truth[task], rng.integers(0, CLASSES, len(task)))
+    pq.write_table(pa.table({"task": task, "worker": worker, "label": label}), path)
+
+
+def ours(path: Path, iterations: int = ITERATIONS) -> dict[str, float]:
+    """Seconds of each part of one run."""
+    from ferjax.truth import Annotations, dawid_skene
+
+    start = time.perf_counter()
+    annotations = Annotations.from_table(path)
+    read = time.perf_counter()
+    found = dawid_skene(annotations, max_iterations=iterations, tolerance=-1.0)
+    done = time.perf_counter()
+    assert found.iterations == iterations
+    return {"read": read - start, "infer": done - read, "total": done - start}
+
+
+def peer(path: Path) -> float:
+    """Seconds of crowd-kit, reading included."""
+    import pandas
+    from crowdkit.aggregation import DawidSkene
+
+    start = time.perf_counter()
+    frame = pandas.read_parquet(path)
+    DawidSkene(n_iter=ITERATIONS, tol=-np.inf).fit(frame)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--annotations", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--devices", type=int, default=1, help="CPU devices to spread tasks over")
+    parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True)
+    options = parser.parse_args()
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.devices}"
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "labels.parquet"
+        make(path, options.annotations)
+        first = ours(path)
+        runs = [ours(path) for _ in range(options.repeats)]
+        ours(path, MORE_ITERATIONS)  # compiles
+        longer = [ours(path, MORE_ITERATIONS) for _ in range(options.repeats)]
+        report = {name: round(statistics.median(x[name] for x in runs), 4) for name in first}
+        steady = statistics.median(x["infer"] for x in longer) - report["infer"]
+        steady /= MORE_ITERATIONS - ITERATIONS
+        report["iteration"] = round(steady, 5)
+        report["million_annotation_iterations_a_second"] = round(options.annotations / steady / 1e6)
+        report["first_total"] = round(first["total"], 2)
+        report["peak_GiB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+        if options.peer:
+            report["crowd_kit"] = round(peer(path), 2)
+            report["crowd_kit_over_ours"] = round(report["crowd_kit"] / report["total"], 1)
+    print(json.dumps({**vars(options), **report}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Tables become compact arrays, or one line says what is wrong with them and where."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ferjax.truth import Annotations, TableError
+from ferjax.truth.annotations import read_known
+
+ROWS = [
+    ("b", "ann", "10"),
+    ("a", "ann", "9"),
+    ("b", "bob", "9"),
+    ("a", "cy", "10"),
+    ("b", "bob", "10"),
+]
+
+
+def table(rows=ROWS, task="task"):
+    columns = zip(*rows, strict=True)
+    return pa.table(dict(zip((task, "worker", "label"), map(list, columns), strict=True)))
+
+
+def as_rows(annotations):
+    places = zip(annotations.task, annotations.worker, annotations.label, strict=True)
+    ids = annotations.tasks, annotations.workers, annotations.classes
+    return [tuple(values[place] for values, place in zip(ids, row, strict=True)) for row in places]
+
+
+def write_csv(path, rows=ROWS, header="task,worker,label"):
+    path.write_text("\n".join([header, *(",".join(row) for row in rows)]) + "\n")
+    return path
+
+
+def test_rows_are_sorted_by_task_then_worker_and_ids_keep_their_first_appearance():
+    annotations = Annotations.from_table(table())
+    assert annotations.tasks.tolist() == ["b", "a"]
+    assert annotations.workers.tolist() == ["ann", "bob", "cy"]
+    assert as_rows(annotations) == [ROWS[0], ROWS[2], ROWS[4], ROWS[1], ROWS[3]]
+    assert annotations.task.dtype == annotations.label.dtype == np.int32
+
+
+def test_classes_that_are_numbers_are_sorted_as_numbers():
+    assert Annotations.from_table(table()).classes.tolist() == ["9", "10"]
+    words = [(task, worker, {"9": "yes", "10": "no"}[label]) for task, worker, label in ROWS]
+    assert Annotations.from_table(table(words)).classes.tolist() == ["no", "yes"]
+
+
+def test_pandas_arrow_csv_and_parquet_agree(tmp_path):
+    pq.write_table(table(task="item"), tmp_path / "a.parquet", row_group_size=2)
+    write_csv(tmp_path / "a.csv")
+    frame = table().to_pandas()
+    whole = as_rows(Annotations.from_table(table()))
+    for other in (frame, tmp_path / "a.parquet", str(tmp_path / "a.csv")):
+        assert as_rows(Annotations.from_table(other)) == whole
+
+
+def test_batches_make_no_difference(monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    rows = {name: rng.integers(0, 40, 1000) for name in ("task", "worker", "label")}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet", row_group_size=70)
+    whole = Annotations.from_table(pa.table(rows))
+    monkeypatch.setattr("ferjax.truth.annotations.BATCH_ROWS", 64)
+    for left, right in zip(Annotations.from_table(tmp_path / "a.parquet"), whole, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_repeated_pairs_are_counted_and_kept_or_the_last_wins():
+    kept = Annotations.from_table(table())
+    assert kept.repeated == 1
+    last = Annotations.from_table(table(), repeated="last")
+    assert last.repeated == 1
+    assert as_rows(last) == [ROWS[0], ROWS[4], ROWS[1], ROWS[3]]
+    with pytest.raises(ValueError, match="repeated must be"):
+        Annotations.from_table(table(), repeated="first")
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        (ROWS, "task,who,label", "has no column worker, but task, who, label"),
+        ([*ROWS, ("", "ann", "9")], "task,worker,label", "column task: nothing in row 6"),
+        ([*ROWS, ("c", "ann", "")], "task,worker,label", "column label: nothing in row 6"),
+        ([("a", "ann", "9")], "task,worker,label", "every label is 9; at least two are needed"),
+        ([], "task,worker,label", "has no rows"),
+        ([("a", "ann")], "task,worker,label", "Expected 3 columns, got 2"),
+    ],
+)
+def test_a_csv_that_cannot_be_used_is_named(tmp_path, rows, header, message):
+    path = write_csv(tmp_path / "labels.csv", rows, header)
+    with pytest.raises(TableError, match=message) as error:
+        Annotations.from_table(path)
+    assert "labels.csv" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_empty_file_a_missing_one_and_nan_are_named(tmp_path):
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(TableError, match=r"empty.csv is empty"):
+        Annotations.from_table(tmp_path / "empty.csv")
+    with pytest.raises(TableError, match=r"cannot read .*none.csv: No such file"):
+        Annotations.from_table(tmp_path / "none.csv")
+    nan = pa.table({"task": [1, 2], "worker": [1, 2], "label": [1.0, float("nan")]})
+    with pytest.raises(TableError, match="the table, column label: nothing in row 2"):
+        Annotations.from_table(nan)
+
+
+def test_known_truths_find_their_tasks_whatever_the_type_of_the_ids():
+    numbers = pa.table({"task": [3, 1, 2], "worker": [1, 1, 2], "label": [0, 5, 5]})
+    annotations = Annotations.from_table(numbers)
+    assert read_known({1: 5, 7: 5}, annotations).tolist() == [-1, 1, -1]
+    known = pa.table({"item": ["2", "3"], "truth": ["5", "0"]})
+    assert read_known(known, annotations).tolist() == [0, -1, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"a": "11"}, r"row 1: label 11 is none of the classes that anybody chose \(9, 10\)"),
+        (
+            pa.table({"task": ["a", "b", "a"], "label": ["9", "9", "10"]}),
+            "task a is listed with two",
+        ),
+    ],
+)
+def test_known_truths_that_make_no_sense_are_named(labels, message):
+    with pytest.raises(TableError, match=message):
+        read_known(labels, Annotations.from_table(table()))
