@@ -1,8 +1,10 @@
 """Crowd annotations as compact arrays, read from tables of (task, worker, label) without an object
 a row."""
 
+import collections
 import csv
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,31 +153,33 @@ def read_columns(
     Raises:
       TableError: see `Annotations.from_table`.
     """
-    codes = [_Codes() for _ in columns]
+    codes = [_Codes(f"{_name(table)}, column {names[0]}") for names in columns]
     row = 0
-    for batch in _batches(table, columns):
-        for column, names, found in zip(batch.columns, columns, codes, strict=True):
-            found.add(column, f"{_name(table)}, column {names[0]}", row)
-        row += batch.num_rows
-    if row == 0:
-        raise TableError(f"{_name(table)} has no rows")
-    return [found.result() for found in codes]
+    with ThreadPoolExecutor(len(columns)) as pool:
+        for batch in _batches(table, columns):
+            added = pool.map(_Codes.add, codes, batch.columns, [row] * len(codes))
+            collections.deque(added, maxlen=0)  # what was wrong with a column is raised here
+            row += batch.num_rows
+        if row == 0:
+            raise TableError(f"{_name(table)} has no rows")
+        return list(pool.map(_Codes.result, codes))
 
 
 class _Codes:
     """Numbers values by their first appearance, batch by batch."""
 
-    def __init__(self):
+    def __init__(self, where: str):
+        self._where = where
         self._values: pa.Array | None = None
         self._codes: list[np.ndarray] = []
 
-    def add(self, column: pa.Array, where: str, first_row: int) -> None:
+    def add(self, column: pa.Array, first_row: int) -> None:
         empty = column.is_null(nan_is_null=True)
         if pa.types.is_string(column.type):
             empty = pc.or_(empty, pc.equal(column, ""))
         if pc.any(empty).as_py():
             row = first_row + empty.index(True).as_py() + 1
-            raise TableError(f"{where}: nothing in row {row}")
+            raise TableError(f"{self._where}: nothing in row {row}")
         encoded = column.dictionary_encode()
         values = encoded.dictionary
         if self._values is None:

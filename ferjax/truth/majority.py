@@ -56,7 +56,8 @@ def start_from_votes(
       annotations: who said what.
       gold: tasks whose truth is known, see `annotations.read_known`, or None; they begin at it.
     """
-    start = majority_vote(annotations).posteriors
+    counts = vote_counts(annotations)
+    start = counts / counts.sum(axis=1, keepdims=True)
     known = np.full(len(annotations.tasks), -1, np.int32)
     if gold is not None:
         known = read_known(gold, annotations)
