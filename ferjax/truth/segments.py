@@ -53,16 +53,17 @@ def lay_out(
     shapes = _padded(sizes)
     blocks, filled = [], 0
     place = np.zeros(sizes.shape, np.int32)
-    starts = np.cumsum(sizes, axis=1) - sizes
+    starts = np.cumsum(sizes, axis=1, dtype=np.int32) - sizes
     ends = [np.append(part, none).astype(np.int32) for part in rows]
     for shape in np.unique(shapes):
         members = [np.flatnonzero(mine == shape) for mine in shapes]
         count = max(len(some) for some in members)
         block = np.full((len(rows), count, shape), none, np.int32)
+        turn = np.arange(shape, dtype=np.int32)
         for shard, some in enumerate(members):
-            at = starts[shard, some, None] + np.arange(shape)
-            there = np.arange(shape) < sizes[shard, some, None]
-            block[shard, : len(some)] = ends[shard][np.where(there, at, len(rows[shard]))]
+            at = starts[shard, some, None] + turn
+            at[turn >= sizes[shard, some, None]] = len(rows[shard])
+            np.take(ends[shard], at, out=block[shard, : len(some)], mode="clip")
             place[shard, some] = filled + np.arange(len(some))
         blocks.append(block.reshape(len(rows), count, -1, min(shape, WIDTH)))
         filled += count

@@ -61,7 +61,7 @@ def test_one_coin_by_hand():
     np.testing.assert_allclose(found.posteriors[0, 0], zero / (zero + one), rtol=1e-5)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("infer", [dawid_skene, one_coin])
 @pytest.mark.parametrize("options", [{}, {"pseudo_count": 0.5}, {"prior": "uniform"}])
 def test_the_log_likelihood_never_falls(seed, infer, options):
