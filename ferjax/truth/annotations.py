@@ -3,7 +3,7 @@ a row."""
 
 import collections
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,28 +47,33 @@ class Annotations(NamedTuple):
     repeated: int
 
     @classmethod
-    def from_table(cls, table: Any, *, repeated: str = "keep") -> "Annotations":
+    def from_table(
+        cls, table: Any, *, classes: Sequence[Any] | None = None, repeated: str = "keep"
+    ) -> "Annotations":
         """Reads columns `task` (or `item`), `worker` and `label`, of any type of id.
 
         Args:
           table: a pandas or Arrow table, or the path of a CSV or Parquet file, which is read in
             batches. The cells of a CSV are strings.
+          classes: the labels that may be chosen, in the order wanted; None: those that were.
           repeated: what becomes of several annotations of one task by one worker: 'keep' counts
             each, 'last' only the last of them.
 
         Raises:
           TableError: for a missing column, an empty cell or NaN (naming the row, the first being
-            1), a table without rows, or with a single label.
+            1), a label that may not be chosen, a table without rows, or a single class.
           ValueError: for another `repeated`.
         """
         if repeated not in ("keep", "last"):
             raise ValueError(f"repeated must be 'keep' or 'last', not {repeated!r}")
         columns = read_columns(table, (TASK_NAMES, ("worker",), ("label",)))
         (tasks, task), (workers, worker), (labels, label) = columns
-        if len(labels) < 2:
-            raise TableError(f"{_name(table)}: every label is {labels[0]}; at least two are needed")
-        rank = ascending(labels)
-        label = np.argsort(rank).astype(np.int32)[label]
+        known = labels[ascending(labels)] if classes is None else np.asarray(classes)
+        if len(known) < 2:
+            raise TableError(
+                f"{_name(table)}: the only class is {known[0]}; at least two are needed"
+            )
+        label = _places(labels, known, label, f"{_name(table)}")
         order = stable_order(worker, len(workers))
         order = order[stable_order(task[order], len(tasks))]
         task, worker, label = task[order], worker[order], label[order]
@@ -76,7 +81,7 @@ class Annotations(NamedTuple):
         if repeated == "last" and again.any():
             last = np.append(~again, True)
             task, worker, label = task[last], worker[last], label[last]
-        return cls(tasks, workers, labels[rank], task, worker, label, int(again.sum()))
+        return cls(tasks, workers, known, task, worker, label, int(again.sum()))
 
 
 def read_known(table: Any, annotations: Annotations) -> Int32[np.ndarray, " tasks"]:
@@ -131,6 +136,24 @@ def ascending(values: np.ndarray) -> Int32[np.ndarray, " values"]:
         except ValueError:
             values = values.astype(str)
     return np.argsort(values, kind="stable").astype(np.int32)
+
+
+def _places(
+    labels: np.ndarray, classes: np.ndarray, label: Int32[np.ndarray, " rows"], where: str
+) -> Int32[np.ndarray, " rows"]:
+    """Rows' places in the classes, from their places in the labels.
+
+    Raises:
+      TableError: naming the first row whose label is no class.
+    """
+    place = positions(labels, classes)
+    if (place < 0).any():
+        row = int(np.flatnonzero(place[label] < 0)[0])
+        raise TableError(
+            f"{where}, row {row + 1}: label {labels[label[row]]} is none of "
+            f"{', '.join(map(str, classes))}"
+        )
+    return place[label]
 
 
 def positions(values: np.ndarray, among: np.ndarray) -> Int32[np.ndarray, " values"]:

@@ -82,7 +82,7 @@ def test_repeated_pairs_are_counted_and_kept_or_the_last_wins():
         (ROWS, "task,who,label", "has no column worker, but task, who, label"),
         ([*ROWS, ("", "ann", "9")], "task,worker,label", "column task: nothing in row 6"),
         ([*ROWS, ("c", "ann", "")], "task,worker,label", "column label: nothing in row 6"),
-        ([("a", "ann", "9")], "task,worker,label", "every label is 9; at least two are needed"),
+        ([("a", "ann", "9")], "task,worker,label", "the only class is 9; at least two are needed"),
         ([], "task,worker,label", "has no rows"),
         ([("a", "ann")], "task,worker,label", "Expected 3 columns, got 2"),
     ],
@@ -127,3 +127,13 @@ def test_known_truths_find_their_tasks_whatever_the_type_of_the_ids():
 def test_known_truths_that_make_no_sense_are_named(labels, message):
     with pytest.raises(TableError, match=message):
         read_known(labels, Annotations.from_table(table()))
+
+
+def test_classes_may_be_given_with_some_that_nobody_chose():
+    annotations = Annotations.from_table(table(), classes=["10", "8", "9"])
+    assert annotations.classes.tolist() == ["10", "8", "9"]
+    assert as_rows(annotations) == as_rows(Annotations.from_table(table()))
+    with pytest.raises(TableError, match="the table, row 2: label 9 is none of 8, 10"):
+        Annotations.from_table(table(), classes=["8", "10"])
+    with pytest.raises(TableError, match="the only class is 9"):
+        Annotations.from_table(table(), classes=["9"])

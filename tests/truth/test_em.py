@@ -17,9 +17,9 @@ CROWDS = Path(__file__).parents[2] / "../shared/data/crowd"
 needs_crowds = pytest.mark.skipif(not CROWDS.exists(), reason=f"no label sets in {CROWDS}")
 
 
-def annotations_of(triples) -> Annotations:
-    task, worker, label = map(list, zip(*triples, strict=True))
-    return Annotations.from_table(pa.table({"task": task, "worker": worker, "label": label}))
+def annotations_of(triples, **options) -> Annotations:
+    columns = zip(("task", "worker", "label"), map(list, zip(*triples, strict=True)), strict=True)
+    return Annotations.from_table(pa.table(dict(columns)), **options)
 
 
 def crowd(seed=0, tasks=60, workers=9, classes=3, each=4):
@@ -120,10 +120,12 @@ def test_gold_stays_and_teaches():
 @pytest.mark.parametrize("prior", ["estimate", "uniform"])
 def test_odd_crowds_give_finite_results(infer, prior):
     """A worker with one label, one who always disagrees, a task with one label, repeated pairs, and
-    a class that is in gold's reach but that hardly anybody chose."""
+    a class that nobody chose."""
     triples = [(t, w, t % 2) for t in range(8) for w in (1, 2)]
     triples += [(t, 3, 1 - t % 2) for t in range(8)] + [(99, 4, 2), (0, 1, 0), (0, 1, 1)]
-    found = infer(annotations_of(triples), prior=prior, max_iterations=50)
+    annotations = annotations_of(triples, classes=[0, 1, 2, 3])
+    found = infer(annotations, prior=prior, max_iterations=50)
+    assert annotations.repeated == 2
     for value in (found.posteriors, found.confusions, found.prior, found.log_likelihood):
         assert np.isfinite(value).all()
     np.testing.assert_allclose(found.posteriors.sum(axis=1), 1, atol=1e-5)
