@@ -4,7 +4,7 @@
     python -m ferjax.main --config=configs/cct.py:ferplus --config.data.dir=FOLDER --workdir=DIR
 
 On built-in faces: three minutes on two CPU cores. On FERPlus as released: 40 epochs, batch 256; as
-`ferplus_small`, 8,000 faces with 40 % wrong labels, an hour on two CPU cores.
+`ferplus_small`, 8,000 faces with 40 % wrong labels, half an hour on two CPU cores.
 The authors' recipes for other sets: RAF-DB `--config.teachers.epochs=100`; AffectNet
 `--config.teachers.epochs=25 --config.teachers.epoch_steps=400 --config.teachers.balanced
 --config.teachers.optimizer.classifier_rate=1e-3`.
