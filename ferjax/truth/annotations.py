@@ -46,6 +46,11 @@ class Annotations(NamedTuple):
     label: Int32[np.ndarray, " annotations"]
     repeated: int
 
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Numbers of tasks, workers and classes."""
+        return len(self.tasks), len(self.workers), len(self.classes)
+
     @classmethod
     def from_table(
         cls, table: Any, *, classes: Sequence[Any] | None = None, repeated: str = "keep"
@@ -73,7 +78,7 @@ class Annotations(NamedTuple):
             raise TableError(
                 f"{_name(table)}: the only class is {known[0]}; at least two are needed"
             )
-        label = _places(labels, known, label, f"{_name(table)}")
+        label = _places(labels, known, label, _name(table))
         order = stable_order(worker, len(workers))
         order = order[stable_order(task[order], len(tasks))]
         task, worker, label = task[order], worker[order], label[order]
@@ -207,10 +212,13 @@ class _Codes:
         values = encoded.dictionary
         if self._values is None:
             self._values = values
-        else:
-            new = values.filter(pc.invert(pc.is_in(values, value_set=self._values)))
+            place = np.arange(len(values), dtype=np.int32)
+        else:  # one search for both: what is known, and what comes after it
+            found = pc.index_in(values, value_set=self._values)
+            new = values.filter(found.is_null())
+            place = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).copy()
+            place[place < 0] = len(self._values) + np.arange(len(new), dtype=np.int32)
             self._values = pa.concat_arrays([self._values, new])
-        place = pc.index_in(values, value_set=self._values).to_numpy()
         self._codes.append(place[encoded.indices.to_numpy()])
 
     def result(self) -> tuple[np.ndarray, Int32[np.ndarray, " rows"]]:

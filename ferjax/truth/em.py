@@ -113,10 +113,10 @@ def infer(
     with jax.enable_x64(True):
         run = _compiled(mesh, m_step, prior == "estimate", max_iterations)
         least_change = tolerance * len(annotations.task)
-        shape = len(annotations.workers), len(annotations.classes)
-        found = run(_place(shards, mesh), shape, len(annotations.tasks), pseudo_count, least_change)
+        tasks, *shape = annotations.sizes
+        found = run(_place(shards, mesh), tuple(shape), tasks, pseudo_count, least_change)
         posteriors, confusions, class_prior, trace, iterations, converged = jax.device_get(found)
-    classes = len(annotations.classes)
+    classes = shape[-1]
     posteriors = posteriors.reshape(-1, posteriors.shape[-1])[rows, :classes]
     return Inferred(
         labels=posteriors.argmax(axis=1).astype(np.int32),
@@ -136,8 +136,9 @@ def _shards(
     count: int,
 ) -> tuple[Shards, np.ndarray]:
     """The shards, and each task's row in all of their rows, padding included."""
-    task, classes = annotations.task, len(annotations.classes)
-    tasks, cells = len(annotations.tasks), len(annotations.workers) * classes
+    task = annotations.task
+    tasks, workers, classes = annotations.sizes
+    cells = workers * classes
     cell = annotations.worker * np.int32(classes) + annotations.label
     of_task = np.bincount(task, minlength=tasks)
     # Neighbouring tasks to a shard, and about as many annotations to each.

@@ -70,7 +70,7 @@ def pm(annotations: Annotations, *, max_iterations: int = 100, seed: int = 0) ->
             annotations.worker,
             annotations.label,
             draw,
-            _sizes(annotations),
+            annotations.sizes,
             max_iterations,
         )
         labels, shares, weights, wrong, iterations, converged = jax.device_get(found)
@@ -81,10 +81,10 @@ def pm(annotations: Annotations, *, max_iterations: int = 100, seed: int = 0) ->
 def _pm(task, worker, label, draw, sizes, max_iterations):
     """The whole iteration; sums over annotations are scatters, as few iterations are needed."""
     tasks, workers, classes = sizes
+    alike = jnp.zeros((tasks, classes)).at[task, label].add(1.0)
 
     def decide(weights):
         votes = jnp.zeros((tasks, classes)).at[task, label].add(weights[worker])
-        alike = jnp.zeros((tasks, classes)).at[task, label].add(1.0)
         votes = jnp.where(jnp.sum(votes, axis=1, keepdims=True) > 0, votes, alike)
         return break_ties(votes, draw), votes / jnp.sum(votes, axis=1, keepdims=True)
 
@@ -112,7 +112,3 @@ def _pm(task, worker, label, draw, sizes, max_iterations):
     start = (jnp.int32(0), labels, shares, weights, wrong, jnp.bool(False))
     done, labels, shares, weights, wrong, same = jax.lax.while_loop(goes_on, iterate, start)
     return labels, shares, weights, wrong, done, same
-
-
-def _sizes(annotations: Annotations) -> tuple[int, int, int]:
-    return len(annotations.tasks), len(annotations.workers), len(annotations.classes)

@@ -33,9 +33,7 @@ def start(annotations: Annotations, *, seed: int = 0) -> Float64[np.ndarray, "ta
     Raises:
       ValueError: for fewer than three workers.
     """
-    tasks, workers, classes = (
-        len(ids) for ids in (annotations.tasks, annotations.workers, annotations.classes)
-    )
+    tasks, workers, classes = annotations.sizes
     if workers < 3:
         raise ValueError(f"the spectral start needs at least three workers, not {workers}")
     group = np.random.default_rng(seed).permutation(np.arange(workers) % 3).astype(np.int32)
