@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 
 from ferjax import (
     augment,
+    infer,
     parallel,
     preemption,
-    report,
     results,
     sweep,
     train,
@@ -26,6 +26,8 @@ from ferjax.data import datasets, noise, pipeline, validation
 from ferjax.data.record import Dataset, Split
 from ferjax.errors import UserError
 from ferjax.methods.method import State
+from ferjax.report import training as training_report
+from ferjax.report import truth as truth_report
 from ferjax.sweep import Recipes
 
 SHARED = ("seed", "model", "augment", "loop")
@@ -223,7 +225,7 @@ def _train(config: ConfigDict, folder: Path) -> Plan:
     def finish(dataset: Dataset) -> None:
         result = results.summarise(config, folder)
         writers.write_json(folder / "result.json", result)
-        report.write(config, folder, dataset, result)
+        training_report.write(config, folder, dataset, result)
         print(results.format_table(result))
         print(f"report: {folder / 'report' / 'index.html'}")
 
@@ -258,11 +260,34 @@ def _sweep(config: ConfigDict, folder: Path) -> Plan:
         result = sweep.summarise(config, folder)
         writers.write_json(folder / "result.json", result)
         table = sweep.table(config, result)
-        report.write_sweep(config, folder, dataset, table)
+        training_report.write_sweep(config, folder, dataset, table)
         print(sweep.format_table(table))
         print(f"report: {folder / 'report' / 'index.html'}")
 
     return _plan_training(sweep.recipes(config), config, folder, finish)
+
+
+def _truth(config: ConfigDict, folder: Path) -> Plan:
+    """Truth inference on a crowd's annotations; then tables and report."""
+    crowd = infer.read(config)
+    path = folder / "stages" / "truth" / "found.npz"
+
+    def run(_: dict[str, Any]) -> infer.Found:
+        found = infer.infer(config, crowd)
+        if jax.process_index() == 0:
+            infer.log(crowd, found, "truth", writers.MetricsFile(folder / "metrics.jsonl"))
+            found.save(path)
+        return found
+
+    def finish() -> None:
+        found = infer.Found.load(path)
+        result = infer.write(config, crowd, found, folder)
+        truth_report.write(config, folder, crowd, found, result)
+        print(infer.format_result(result))
+        print(f"report: {folder / 'report' / 'index.html'}")
+
+    stage = Stage("truth", {}, run, lambda _: infer.Found.load(path))
+    return Plan((stage,), infer.fingerprint(crowd), finish)
 
 
 def _write_predictions(training: train.Training, state: State) -> None:
@@ -278,4 +303,8 @@ def _write_predictions(training: train.Training, state: State) -> None:
         np.savez(path, test=test_probs, train=train_probs, train_rows=rows)
 
 
-RUNS: dict[str, Callable[[ConfigDict, Path], Plan]] = {"train": _train, "sweep": _sweep}
+RUNS: dict[str, Callable[[ConfigDict, Path], Plan]] = {
+    "train": _train,
+    "sweep": _sweep,
+    "truth": _truth,
+}

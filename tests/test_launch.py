@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from ferjax import main, parallel
+from ferjax.infer import Found
+from ferjax.truth import Annotations, dawid_skene
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +54,9 @@ def get_config():
 """
 
 
-def launch(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+def launch(
+    folder: Path, *arguments: str, config: str = "", **environment: str
+) -> subprocess.CompletedProcess:
     """Two processes with one CPU device each; what one launch compiled the next ones reuse."""
     fixed = {
         "JAX_PLATFORMS": "cpu",
@@ -62,8 +66,9 @@ def launch(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
     }
     command = [sys.executable, "launch/local.py", "--processes=2", "--"]
     (folder / "config.py").write_text(CONFIG)
+    config = config or str(folder / "config.py")
     return subprocess.run(
-        [*command, f"--config={folder / 'config.py'}", f"--workdir={folder / 'run'}", *arguments],
+        [*command, f"--config={config}", f"--workdir={folder / 'run'}", *arguments],
         env=os.environ | fixed | environment,
         cwd=ROOT,
         capture_output=True,
@@ -125,6 +130,24 @@ def test_one_process_told_to_stop_stops_both_and_the_same_command_goes_on(tmp_pa
     assert resumed.returncode == 0, resumed.stderr
     for split in ("train", "eval"):
         assert tiny.lines(tmp_path / "run", split) == tiny.lines(two_processes, split)
+
+
+def test_two_processes_infer_the_truth_that_one_does(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        (t, w, t % 3 if rng.random() < 0.7 else rng.integers(3)) for t in range(50) for w in "abc"
+    ]
+    csv = "task,worker,label\n" + "".join(f"{t},{w},{y}\n" for t, w, y in rows)
+    (tmp_path / "labels.csv").write_text(csv)
+    asked = f"--config.annotations={tmp_path / 'labels.csv'}"
+    done = launch(tmp_path, asked, "--config.tolerance=0.0", config="configs/truth.py")
+    assert done.returncode == 0, done.stderr
+    found = Found.load(tmp_path / "run/stages/truth/found.npz")
+    alone = dawid_skene(Annotations.from_table(tmp_path / "labels.csv"), tolerance=0.0)
+    np.testing.assert_allclose(found.posteriors, alone.posteriors, atol=1e-6)
+    np.testing.assert_allclose(found.confusions, alone.confusions, atol=1e-6)
+    assert json.loads((tmp_path / "run/config.json").read_text())["process_count"] == 2
+    assert "not converged" in done.stdout
 
 
 def test_a_process_that_fails_alone_ends_the_others(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 STYLE: dict[Any, Any] = {
     "font.size": 10.5,
@@ -205,30 +205,146 @@ def row_shares(
 
 
 def confusion_matrix(
-    counts: Int[np.ndarray, "classes classes"], classes: Sequence[str], title: str
+    counts: Int[np.ndarray, "classes classes"],
+    classes: Sequence[str] | np.ndarray,
+    title: str,
+    *,
+    columns: str = "prediction",
+    rows: str = "truth (faces)",
 ) -> Figure:
-    """Shares of each class's faces, in per cent, by what they were taken for."""
-    shares = row_shares(counts)
+    """Shares of each class, in per cent, by what it was taken for.
+
+    Args:
+      counts: row = truth.
+      classes: names.
+      title: of the figure.
+      columns: what the columns are.
+      rows: what the rows are, and what is counted.
+    """
     figure = Figure(figsize=(8.2, 6.8), layout="constrained")
     panel = figure.subplots()
+    _draw_shares(panel, row_shares(counts))
+    sizes = counts.sum(axis=1)
+    _name_columns(panel, classes)
+    panel.set_yticks(
+        range(len(classes)), [f"{name} ({n:,})" for name, n in zip(classes, sizes, strict=True)]
+    )
+    panel.set_xlabel(columns)
+    panel.set_ylabel(rows)
+    panel.set_title(title)
+    return figure
+
+
+def confusion_grid(
+    confusions: Float[np.ndarray, "coders classes classes"],
+    classes: Sequence[str] | np.ndarray,
+    titles: Sequence[str],
+) -> Figure:
+    """Confusion matrices of some coders side by side, in per cent.
+
+    Args:
+      confusions: row = truth, each a distribution in [0, 1]; nan in rows that are not known.
+      classes: names.
+      titles: of each coder.
+    """
+    side = max(2.2, 0.42 * len(classes))
+    columns = max(1, min(len(titles), int(13 / side)))
+    rows = -(-len(titles) // columns)
+    figure = Figure(figsize=(columns * side + 1.2, rows * (side + 1.3)), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for place, panel in enumerate(panels.flat):
+        if place >= len(titles):
+            panel.set_axis_off()
+            continue
+        _draw_shares(panel, confusions[place], fontsize=9.0)
+        _name_columns(panel, classes)
+        panel.set_yticks(
+            range(len(classes)), classes if place % columns == 0 else [""] * len(classes)
+        )
+        panel.set_title(titles[place], fontsize=10)
+        if place % columns == 0:
+            panel.set_ylabel("truth")
+        if place >= len(titles) - columns:
+            panel.set_xlabel("label")
+    return figure
+
+
+def share_matrix(
+    shares: Float[np.ndarray, "names names"], names: Sequence[str] | np.ndarray, title: str
+) -> Figure:
+    """A symmetric matrix of shares in [0, 1] between things of these names; nan where unknown."""
+    side = max(4.0, 0.42 * len(names) + 1.6)
+    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    panel = figure.subplots()
+    _draw_shares(panel, shares, fontsize=9.0)
+    _name_columns(panel, names)
+    panel.set_yticks(range(len(names)), names)
+    panel.set_title(title)
+    return figure
+
+
+def histogram(values: Float[np.ndarray, " values"], top: float, name: str, counted: str) -> Figure:
+    """How many values in [0, top] lie where, the numbers on a logarithmic scale.
+
+    Args:
+      values: in any order.
+      top: the largest that can be.
+      name: of the values.
+      counted: what each of them belongs to.
+    """
+    figure = Figure(figsize=(8.2, 3.4), layout="constrained")
+    panel = figure.subplots()
+    counts, edges = np.histogram(np.clip(values, 0, top), bins=40, range=(0, top))
+    panel.bar(edges[:-1], counts, np.diff(edges), align="edge", color=STAGE_COLOURS[1], lw=0)
+    panel.set_yscale("log")
+    panel.set_ylim(0.7, 1.5 * max(counts.max(), 1))
+    panel.set_xlim(0, top)
+    panel.set_xlabel(name)
+    panel.set_ylabel(counted)
+    return figure
+
+
+def scatter(
+    across: Int[np.ndarray, " points"], up: Float[np.ndarray, " points"], name: str, value: str
+) -> Figure:
+    """Points of a positive number, on a logarithmic scale, and a value in per cent."""
+    figure = Figure(figsize=(8.2, 4.2), layout="constrained")
+    panel = figure.subplots()
+    panel.plot(across, up, "o", ms=5, mec="none", alpha=0.5, color=STAGE_COLOURS[1], clip_on=False)
+    panel.set_xscale("log")
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    panel.set_ylim(0, 100)
+    panel.set_xlabel(name)
+    panel.set_ylabel(value)
+    return figure
+
+
+def _draw_shares(
+    panel: Axes, shares: Float[np.ndarray, "rows columns"], fontsize: float = 10.5
+) -> None:
+    """A matrix of shares in [0, 1], written into its cells in per cent; – for nan."""
     panel.grid(False)
     panel.imshow(shares, cmap=matplotlib.colormaps["Blues"], vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(shares):
         text = "–" if np.isnan(share) else f"{100 * share:.0f}"
         colour = "white" if share > 0.55 else _INK if share >= 0.005 else _MUTED
         weight = "bold" if row == column else "normal"
-        panel.text(column, row, text, ha="center", va="center", color=colour, fontweight=weight)
-    sizes = counts.sum(axis=1)
-    panel.set_xticks(range(len(classes)), classes, rotation=35, ha="right", rotation_mode="anchor")
-    panel.set_yticks(
-        range(len(classes)), [f"{name} ({n:,})" for name, n in zip(classes, sizes, strict=True)]
-    )
+        panel.text(
+            column,
+            row,
+            text,
+            ha="center",
+            va="center",
+            color=colour,
+            fontweight=weight,
+            fontsize=fontsize,
+        )
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
-    panel.set_xlabel("prediction")
-    panel.set_ylabel("truth (faces)")
-    panel.set_title(title)
-    return figure
+
+
+def _name_columns(panel: Axes, names: Sequence[str] | np.ndarray) -> None:
+    panel.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
 
 
 def face_sheet(faces: Sequence[Face], columns: int = 6) -> Figure:

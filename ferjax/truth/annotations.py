@@ -13,11 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 from scipy import sparse
 
 TASK_NAMES = ("task", "item")
 """Names of the column of tasks."""
+
+UNKNOWN, NO_CLASS = -1, -2
+"""Stand for the class of a task whose truth is not known, or is none of the classes."""
 
 BATCH_ROWS = 1 << 20
 
@@ -89,33 +92,38 @@ class Annotations(NamedTuple):
         return cls(tasks, workers, known, task, worker, label, int(again.sum()))
 
 
-def read_known(table: Any, annotations: Annotations) -> Int32[np.ndarray, " tasks"]:
-    """Known truths as places in `annotations.classes`, -1 for tasks without; [T] int32.
+def read_known(
+    table: Any, annotations: Annotations, *, others: bool = False
+) -> Int32[np.ndarray, " tasks"]:
+    """Known truths as places in `annotations.classes`, `UNKNOWN` for tasks without; [T] int32.
 
     Args:
-      table: a mapping of task to label, or a table as for `Annotations.from_table` with columns
-        `task` (or `item`) and `label` (or `truth`). Tasks that nobody annotated are passed over.
+      table: a mapping of task to label; or a table as for `Annotations.from_table` with columns
+        `task` (or `item`) and `label` (or `truth`); or an array such as this function returns.
+        Tasks that nobody annotated are passed over.
       annotations: gives tasks and classes. Ids are compared as the annotations have them: strings
         with strings, and numbers with numbers written as strings.
+      others: whether labels that are none of the classes may occur; they become `NO_CLASS`.
 
     Raises:
       TableError: as `from_table`; for a label that is none of the classes; for a task that is
-        listed with two labels.
+        listed with two labels; if no task is one that was annotated; for an array of another
+        length or with places that are none.
     """
+    if isinstance(table, np.ndarray):
+        return _checked(table, annotations)
     if isinstance(table, Mapping):
         table = pa.table({"task": list(table.keys()), "label": list(table.values())})
     (tasks, task), (labels, label) = read_columns(table, (TASK_NAMES, ("label", "truth")))
     place = positions(tasks, annotations.tasks)[task]
-    known = positions(labels, annotations.classes)[label]
-    missing = np.flatnonzero((known < 0) & (place >= 0))
-    if len(missing):
-        row = int(missing[0])
-        raise TableError(
-            f"{_name(table)}, row {row + 1}: label {labels[label[row]]} is none of the classes "
-            f"that anybody chose ({', '.join(map(str, annotations.classes))})"
-        )
-    result = np.full(len(annotations.tasks), -1, np.int32)
     rows = np.flatnonzero(place >= 0)
+    if len(rows) == 0:
+        raise TableError(
+            f"{_name(table)}: none of its tasks was annotated; the first is {tasks[0]}, the first "
+            f"that was is {annotations.tasks[0]}"
+        )
+    known = _places(labels, annotations.classes, label, _name(table), rows, others)
+    result = np.full(len(annotations.tasks), UNKNOWN, np.int32)
     result[place[rows]] = known[rows]
     clash = rows[result[place[rows]] != known[rows]]
     if len(clash):
@@ -144,21 +152,50 @@ def ascending(values: np.ndarray) -> Int32[np.ndarray, " values"]:
 
 
 def _places(
-    labels: np.ndarray, classes: np.ndarray, label: Int32[np.ndarray, " rows"], where: str
+    labels: np.ndarray,
+    classes: np.ndarray,
+    label: Int32[np.ndarray, " rows"],
+    where: str,
+    rows: Int[np.ndarray, " chosen"] | None = None,
+    others: bool = False,
 ) -> Int32[np.ndarray, " rows"]:
     """Rows' places in the classes, from their places in the labels.
+
+    Args:
+      labels: the distinct ones.
+      classes: among which they are looked for.
+      label: each row's place in the labels.
+      where: the name of the table.
+      rows: those that must be classes; None: all.
+      others: whether those may also be none, which become `NO_CLASS`.
 
     Raises:
       TableError: naming the first row whose label is no class.
     """
     place = positions(labels, classes)
-    if (place < 0).any():
-        row = int(np.flatnonzero(place[label] < 0)[0])
+    place[place < 0] = NO_CLASS
+    places = place[label]
+    if not others and (place < 0).any():
+        rows = np.arange(len(label)) if rows is None else rows
+        wrong = rows[places[rows] < 0]
+        if len(wrong):
+            row = int(wrong[0])
+            raise TableError(
+                f"{where}, row {row + 1}: label {labels[label[row]]} is none of the classes "
+                f"{', '.join(map(str, classes))}"
+            )
+    return places
+
+
+def _checked(
+    known: Int32[np.ndarray, " tasks"], annotations: Annotations
+) -> Int32[np.ndarray, " tasks"]:
+    tasks, _, classes = annotations.sizes
+    if known.shape != (tasks,) or not ((known >= UNKNOWN) & (known < classes)).all():
         raise TableError(
-            f"{where}, row {row + 1}: label {labels[label[row]]} is none of "
-            f"{', '.join(map(str, classes))}"
+            f"known truths must be {tasks} places in {classes} classes, or {UNKNOWN} where unknown"
         )
-    return place[label]
+    return known.astype(np.int32)
 
 
 def positions(values: np.ndarray, among: np.ndarray) -> Int32[np.ndarray, " values"]:
@@ -166,7 +203,8 @@ def positions(values: np.ndarray, among: np.ndarray) -> Int32[np.ndarray, " valu
     left, right = pa.array(values), pa.array(among)
     if left.type != right.type:
         left, right = (pc.cast(ids, pa.string()) for ids in (left, right))
-    return pc.fill_null(pc.index_in(left, value_set=right), -1).to_numpy(zero_copy_only=False)
+    found = pc.fill_null(pc.index_in(left, value_set=right), -1)
+    return found.to_numpy(zero_copy_only=False).copy()
 
 
 def read_columns(

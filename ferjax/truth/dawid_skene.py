@@ -48,8 +48,7 @@ def dawid_skene(
     Raises:
       ValueError: for an argument out of its range, or a mistake in `gold`.
     """
-    if init not in ("majority", "spectral"):
-        raise ValueError(f"init must be 'majority' or 'spectral', not {init!r}")
+    check_start(init, annotations)
     start, known = start_from_votes(annotations, gold)
     if init == "spectral":
         start = np.where(known[:, None] < 0, spectral.start(annotations, seed=seed), start)
@@ -64,6 +63,14 @@ def dawid_skene(
         tolerance=tolerance,
         mesh=mesh,
     )
+
+
+def check_start(init: str, annotations: Annotations) -> None:
+    """Raises a ValueError for another start, or a spectral one from too few workers."""
+    if init not in ("majority", "spectral"):
+        raise ValueError(f"init must be 'majority' or 'spectral', not {init!r}")
+    if init == "spectral":
+        spectral.check_workers(annotations)
 
 
 def _confusions(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32, Float64, Int32
 
@@ -99,14 +100,9 @@ def infer(
       mesh: devices to spread the tasks over; None: all.
 
     Raises:
-      ValueError: for another prior, a negative pseudo-count, or fewer than one iteration.
+      ValueError: see `check_options`.
     """
-    if prior not in ("estimate", "uniform"):
-        raise ValueError(f"prior must be 'estimate' or 'uniform', not {prior!r}")
-    if pseudo_count < 0:
-        raise ValueError(f"pseudo_count must be at least 0, not {pseudo_count}")
-    if max_iterations < 1:
-        raise ValueError(f"max_iterations must be at least 1, not {max_iterations}")
+    check_options(pseudo_count=pseudo_count, prior=prior, max_iterations=max_iterations)
     devices = np.array(jax.devices()) if mesh is None else mesh.devices.reshape(-1)
     mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
     shards, rows = _shards(annotations, start, gold, mesh.size)
@@ -115,9 +111,12 @@ def infer(
         least_change = tolerance * len(annotations.task)
         tasks, *shape = annotations.sizes
         found = run(_place(shards, mesh), tuple(shape), tasks, pseudo_count, least_change)
-        posteriors, confusions, class_prior, trace, iterations, converged = jax.device_get(found)
+        posteriors, *others = found
+        confusions, class_prior, trace, iterations, converged = jax.device_get(others)
+        if not posteriors.is_fully_addressable:
+            posteriors = multihost_utils.process_allgather(posteriors, tiled=True)
     classes = shape[-1]
-    posteriors = posteriors.reshape(-1, posteriors.shape[-1])[rows, :classes]
+    posteriors = np.asarray(posteriors).reshape(-1, posteriors.shape[-1])[rows, :classes]
     return Inferred(
         labels=posteriors.argmax(axis=1).astype(np.int32),
         posteriors=posteriors,
@@ -127,6 +126,16 @@ def infer(
         iterations=int(iterations),
         converged=bool(converged),
     )
+
+
+def check_options(*, pseudo_count: float, prior: str, max_iterations: int) -> None:
+    """Raises a ValueError for another prior, a negative pseudo-count, fewer than one iteration."""
+    if prior not in ("estimate", "uniform"):
+        raise ValueError(f"prior must be 'estimate' or 'uniform', not {prior!r}")
+    if not pseudo_count >= 0:
+        raise ValueError(f"pseudo_count must be at least 0, not {pseudo_count}")
+    if max_iterations < 1:
+        raise ValueError(f"max_iterations must be at least 1, not {max_iterations}")
 
 
 def _shards(

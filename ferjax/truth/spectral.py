@@ -33,9 +33,8 @@ def start(annotations: Annotations, *, seed: int = 0) -> Float64[np.ndarray, "ta
     Raises:
       ValueError: for fewer than three workers.
     """
+    check_workers(annotations)
     tasks, workers, classes = annotations.sizes
-    if workers < 3:
-        raise ValueError(f"the spectral start needs at least three workers, not {workers}")
     group = np.random.default_rng(seed).permutation(np.arange(workers) % 3).astype(np.int32)
     key = jax.random.key(seed)
     triples = annotations.task, annotations.worker, annotations.label
@@ -47,6 +46,14 @@ def start(annotations: Annotations, *, seed: int = 0) -> Float64[np.ndarray, "ta
         prior = np.mean(weights, axis=0)
         prior = jnp.asarray(prior / prior.sum())
         return np.asarray(_posteriors(*triples, group, means, matrices, prior))
+
+
+def check_workers(annotations: Annotations) -> None:
+    """Raises a ValueError for fewer than three workers, of whom no three groups can be made."""
+    if len(annotations.workers) < 3:
+        raise ValueError(
+            f"the spectral start needs at least three workers, not {len(annotations.workers)}"
+        )
 
 
 def tensor_power(

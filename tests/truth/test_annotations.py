@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ferjax.truth import Annotations, TableError
-from ferjax.truth.annotations import read_known
+from ferjax.truth.annotations import NO_CLASS, read_known
 
 ROWS = [
     ("b", "ann", "10"),
@@ -117,11 +117,14 @@ def test_known_truths_find_their_tasks_whatever_the_type_of_the_ids():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"a": "11"}, r"row 1: label 11 is none of the classes that anybody chose \(9, 10\)"),
+        ({"a": "11"}, r"row 1: label 11 is none of the classes 9, 10"),
         (
             pa.table({"task": ["a", "b", "a"], "label": ["9", "9", "10"]}),
             "task a is listed with two",
         ),
+        ({"z": "9"}, "none of its tasks was annotated; the first is z, the first that was is b"),
+        (np.zeros(3, np.int32), "known truths must be 2 places in 2 classes, or -1"),
+        (np.array([2, 0], np.int32), "known truths must be 2 places in 2 classes, or -1"),
     ],
 )
 def test_known_truths_that_make_no_sense_are_named(labels, message):
@@ -129,11 +132,22 @@ def test_known_truths_that_make_no_sense_are_named(labels, message):
         read_known(labels, Annotations.from_table(table()))
 
 
+def test_known_truths_to_measure_by_may_be_none_of_the_classes():
+    annotations = Annotations.from_table(table())
+    known = read_known({"a": "11", "b": "9", "z": "12"}, annotations, others=True)
+    assert known.tolist() == [0, NO_CLASS]
+
+
+def test_an_array_of_known_truths_is_taken_as_it_is():
+    known = np.array([-1, 1], np.int32)
+    np.testing.assert_array_equal(read_known(known, Annotations.from_table(table())), known)
+
+
 def test_classes_may_be_given_with_some_that_nobody_chose():
     annotations = Annotations.from_table(table(), classes=["10", "8", "9"])
     assert annotations.classes.tolist() == ["10", "8", "9"]
     assert as_rows(annotations) == as_rows(Annotations.from_table(table()))
-    with pytest.raises(TableError, match="the table, row 2: label 9 is none of 8, 10"):
+    with pytest.raises(TableError, match="the table, row 2: label 9 is none of the classes 8, 10"):
         Annotations.from_table(table(), classes=["8", "10"])
     with pytest.raises(TableError, match="the only class is 9"):
         Annotations.from_table(table(), classes=["9"])

@@ -1,4 +1,4 @@
-"""The report of a run: its files, its choices of faces, its numbers."""
+"""The report of a training run: its files, its choices of faces, its numbers."""
 
 import json
 import re
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ferjax import report, results, writers
+from ferjax import results, writers
 from ferjax.data.record import Dataset, Split
-from ferjax.report import figures, page
+from ferjax.report import figures, page, training
 
 CLASSES = ("neutral", "happy", "sad")
 PNG = b"\x89PNG"
@@ -90,7 +90,7 @@ def fake_run(workdir, with_lambda=True):
 
 def write_report(workdir, dataset, **choices):
     config = fake_run(workdir, **choices)
-    report.write(config, workdir, dataset, results.summarise(config, workdir))
+    training.write(config, workdir, dataset, results.summarise(config, workdir))
     return workdir / "report"
 
 
@@ -125,8 +125,8 @@ def test_text_from_the_run_cannot_become_markup(written):
 
 def test_only_the_faces_on_the_sheets_are_read(written):
     _, dataset = written
-    assert dataset.train.images.reads == report.SHEET_FACES
-    assert dataset.test.images.reads == 2 * report.SHEET_FACES
+    assert dataset.train.images.reads == training.SHEET_FACES
+    assert dataset.test.images.reads == 2 * training.SHEET_FACES
 
 
 def test_lambda_is_drawn_only_where_a_stage_logs_it(written, tmp_path):
@@ -145,20 +145,20 @@ def test_rows_of_a_confusion_matrix_become_shares():
 def test_doubt_grows_as_the_given_label_gets_less_probability():
     probs = np.array([[0.7, 0.3], [0.1, 0.9], [0.2, 0.8], [0.0, 1.0]])
     given = np.array([0, 0, 0, -1])
-    assert report.most_doubted(probs, given, 2).tolist() == [1, 2]
-    assert report.most_doubted(probs, given, 9).tolist() == [1, 2, 0]
+    assert training.most_doubted(probs, given, 2).tolist() == [1, 2]
+    assert training.most_doubted(probs, given, 9).tolist() == [1, 2, 0]
 
 
 def test_mistakes_come_surest_first_and_unknown_truths_are_none():
     probs = np.array([[0.6, 0.4], [0.1, 0.9], [0.2, 0.8], [0.0, 1.0], [0.3, 0.7]])
     right = np.array([[False, True], [True, False], [False, True], [False, False], [True, True]])
-    assert report.surest_mistakes(probs, right, 5).tolist() == [1, 0]
+    assert training.surest_mistakes(probs, right, 5).tolist() == [1, 0]
 
 
 def test_loss_is_the_main_curve_whatever_the_order_of_the_metrics():
     line = {"epoch": 1.0, "consistency": 0.5, "loss": 2.0, "accuracy": 0.5, "lambda": 0.1}
     other = line | {"epoch": 0.5, "loss": 4.0}
-    terms = report._losses([other, line])
+    terms = training._losses([other, line])
     assert [curve.name for curve in terms] == ["loss", "consistency"]
     np.testing.assert_allclose(terms[0].values, [3.0])  # the epoch's mean, at its end
     np.testing.assert_allclose(terms[0].epochs, [1.0])

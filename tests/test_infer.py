@@ -1,0 +1,169 @@
+"""The truth command: what it writes, and one clear line for each mistake."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from configs import truth
+from ferjax import infer, main
+from ferjax.infer import Found, accuracy, expected_counts
+from ferjax.report.truth import agreement
+from tests.truth.test_em import annotations_of
+
+CLASSES = ("anger", "fear", "sad")
+
+
+@pytest.fixture
+def crowd(tmp_path):
+    """Files of a crowd: ann is right, bob takes sad for fear, cy guesses; 30 tasks, 3 classes."""
+    rng = np.random.default_rng(0)
+    known = rng.integers(0, 3, 30)
+    rows = []
+    for task, k in enumerate(known):
+        said = {"ann": k, "bob": min(k, 1), "cy": rng.integers(3), "dee": k, "eve": k}
+        rows += [(f"img {task}", name, CLASSES[label]) for name, label in said.items()]
+    write(tmp_path / "labels.csv", ("item", "worker", "label"), rows)
+    truths = [(f"img {task}", CLASSES[k]) for task, k in enumerate(known)]
+    write(tmp_path / "truth.csv", ("item", "truth"), truths)
+    return tmp_path
+
+
+def write(path, header, rows):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def run(folder, workdir="run", **changes):
+    config = truth.get_config()
+    config.annotations = str(folder / "labels.csv")
+    config.update_from_flattened_dict(changes)
+    return main.execute(config.copy_and_resolve_references(), folder / workdir)
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_what_the_config_promises(crowd, capsys):
+    assert run(crowd, truth=str(crowd / "truth.csv")) == 0
+    done = crowd / "run"
+    result = json.loads((done / "result.json").read_text())
+    assert (result["tasks"], result["workers"], result["annotations"]) == (30, 5, 150)
+    assert (result["accuracy"], result["known_tasks"]) == (1.0, 30)
+    assert result["classes"] == list(CLASSES)
+    assert result["seconds"] > result["seconds_reading"] > 0
+    lines = [json.loads(line) for line in (done / "metrics.jsonl").read_text().splitlines()]
+    trace = [line["log_likelihood"] for line in lines if line["split"] == "train"]
+    assert len(trace) == result["iterations"]
+    assert trace[-1] == result["log_likelihood"]
+    labels = read(done / "labels.csv")
+    assert list(labels[0]) == ["task", "label", "p_anger", "p_fear", "p_sad", "entropy"]
+    assert [row["task"] for row in labels] == [f"img {task}" for task in range(30)]
+    workers = {row["worker"]: row for row in read(done / "workers.csv")}
+    assert workers["ann"]["labels"] == "30"
+    assert float(workers["ann"]["accuracy"]) == pytest.approx(1, abs=1e-3)
+    assert workers["ann"]["most_frequent_mistake"] == ""
+    assert workers["bob"]["most_frequent_mistake"] == "sad as fear"
+    saved = np.load(done / "confusions.npz")
+    assert saved["workers"].tolist() == ["ann", "bob", "cy", "dee", "eve"]
+    np.testing.assert_allclose(saved["confusions"][1, 2], [0, 1, 0], atol=1e-3)
+    assert "accuracy 100.00 % of 30 tasks" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("algorithm", infer.ALGORITHMS)
+def test_every_algorithm_fills_the_same_files_and_report(crowd, algorithm):
+    assert run(crowd, algorithm=algorithm, table="parquet") == 0
+    labels = pq.read_table(crowd / "run/labels.parquet")
+    probabilities = np.stack([labels[f"p_{name}"].to_numpy() for name in CLASSES], axis=1)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    page = (crowd / "run/report/index.html").read_text()
+    pictures = set(re.findall(r'src="([^"]+)"', page))
+    assert {"coders.png", "most_reliable.png", "entropy.png", "agreement.png"} <= pictures
+    for name in pictures:
+        assert (crowd / "run/report" / name).read_bytes().startswith(b"\x89PNG")
+    result = json.loads((crowd / "run/result.json").read_text())
+    assert result["accuracy"] is None
+    assert (result["log_likelihood"] is None) == (algorithm in ("majority_vote", "pm"))
+
+
+def test_a_finished_run_infers_nothing_again(crowd, monkeypatch, capsys):
+    assert run(crowd) == 0
+    before = (crowd / "run/metrics.jsonl").read_bytes(), capsys.readouterr().out.splitlines()[0]
+    monkeypatch.setattr(infer, "infer", None)
+    assert run(crowd) == 0
+    after = (crowd / "run/metrics.jsonl").read_bytes(), capsys.readouterr().out.splitlines()[0]
+    assert after == before
+    (crowd / "labels.csv").write_text("task,worker,label\na,b,c\na,c,d\n")
+    assert run(crowd) == 1
+    assert "holds a run on other data" in capsys.readouterr().err
+
+
+def test_gold_stays_fixed(crowd):
+    (crowd / "gold.csv").write_text("task,label\nimg 3,sad\nimg 4,fear\n")
+    assert run(crowd, gold=str(crowd / "gold.csv")) == 0
+    rows = {row["task"]: row for row in read(crowd / "run/labels.csv")}
+    assert [rows[task]["label"] for task in ("img 3", "img 4")] == ["sad", "fear"]
+    assert float(rows["img 3"]["p_sad"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"algorithm": "glad"}, "algorithm='glad' is none of majority_vote, dawid_skene"),
+        ({"table": "json"}, "table='json' is none of csv, parquet"),
+        ({"annotations": ""}, "annotations is not set"),
+        ({"annotations": "nowhere.csv"}, "cannot read nowhere.csv: No such file"),
+        ({"algorithm": "pm", "gold": "gold.csv"}, "gold: pm takes no known truths"),
+        ({"prior": "flat"}, "prior must be 'estimate' or 'uniform', not 'flat'"),
+        ({"init": "zero"}, "init must be 'majority' or 'spectral', not 'zero'"),
+        ({"pseudo_count": -1.0}, "pseudo_count must be at least 0, not -1.0"),
+        ({"max_iterations": 0}, "max_iterations must be at least 1, not 0"),
+        ({"repeated": "first"}, "repeated must be 'keep' or 'last', not 'first'"),
+        ({"seed": -1}, "seed must lie in [0, 2³²), not -1"),
+        ({"classes": ("anger", "fear")}, "label sad is none of the classes anger, fear"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(crowd, capsys, changes, message):
+    assert run(crowd, **changes) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (crowd / "run").exists()
+
+
+def test_a_label_in_gold_that_nobody_may_choose_names_the_row(crowd, capsys):
+    (crowd / "gold.csv").write_text("task,label\nimg 1,fear\nimg 2,joy\n")
+    assert run(crowd, gold=str(crowd / "gold.csv")) == 1
+    assert "gold.csv, row 2: label joy is none of the classes anger" in capsys.readouterr().err
+    assert run(crowd, truth=str(crowd / "gold.csv"), classes=(*CLASSES, "joy")) == 0
+
+
+def test_a_truth_that_is_no_class_counts_as_missed():
+    assert accuracy(np.int32([0, 1, 2, 0]), np.int32([0, -2, -1, 1])) == pytest.approx(1 / 3)
+    assert accuracy(np.int32([0]), np.int32([-1])) is None
+
+
+def test_expected_counts_by_hand():
+    annotations = annotations_of([(0, "a", 0), (0, "b", 1), (1, "a", 1)])
+    counts = expected_counts(annotations, np.array([[0.75, 0.25], [0.1, 0.9]]))
+    np.testing.assert_allclose(counts, [[[0.75, 0.1], [0.25, 0.9]], [[0, 0.75], [0, 0.25]]])
+
+
+def test_ties_and_entropy_of_posteriors():
+    posteriors = np.float32([[0.5, 0.5], [1, 0], [0.25, 0.75]])
+    found = Found(np.int32([0, 0, 1]), posteriors, np.empty((1, 2, 2)), np.empty(0), 1, True, 0.0)
+    assert found.tied.tolist() == [True, False, False]
+    np.testing.assert_allclose(found.entropy, [1, 0, 0.811278], atol=1e-6)
+
+
+def test_agreement_by_hand_counts_the_last_of_several_labels():
+    triples = [(0, "a", 0), (0, "b", 0), (1, "a", 1), (1, "b", 0), (1, "b", 1), (2, "a", 1)]
+    triples += [(3, "a", 0), (3, "b", 1), (4, "c", 0)]
+    shares = agreement(annotations_of(triples), np.arange(3))
+    np.testing.assert_allclose(shares[:2, :2], [[1, 2 / 3], [2 / 3, 1]])
+    assert np.isnan(shares[2, :2]).all()
