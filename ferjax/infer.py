@@ -225,13 +225,13 @@ def write(config: ConfigDict, crowd: Crowd, found: Found, folder: Path) -> dict[
 def format_result(result: dict[str, Any]) -> str:
     """What a run prints."""
     lines = [
-        f"{result['algorithm']}: {result['annotations']:,} annotations by {result['workers']:,} "
-        f"workers of {result['tasks']:,} tasks, {len(result['classes'])} classes",
+        f"{result['algorithm']}: annotations {result['annotations']:,}, tasks {result['tasks']:,}, "
+        f"workers {result['workers']:,}, classes {len(result['classes'])}",
         f"{result['iterations']} iterations, "
         f"{'converged' if result['converged'] else 'not converged'}, {result['seconds']:.2f} s",
     ]
     if result["tied_tasks"]:
-        lines.append(f"{result['tied_tasks']:,} tasks are tied")
+        lines.append(f"tied tasks: {result['tied_tasks']:,}")
     if result["accuracy"] is not None:
         share = f"{100 * result['accuracy']:.2f} %"
         lines.append(f"accuracy {share} of {result['known_tasks']:,} tasks of known truth")

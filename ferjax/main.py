@@ -119,7 +119,11 @@ def _parse() -> tuple[ConfigDict, Path]:
         config = FLAGS.config.copy_and_resolve_references()
     except ImportError as error:
         raise UserError(f"config: {error}; run from the folder that holds configs/") from error
-    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError, OSError) as error:
+    except (AttributeError, KeyError) as error:
+        while isinstance(error.args[0], Exception):  # an error about an error
+            error = error.args[0]
+        raise UserError(f"config: no field {' '.join(error.args[0].split())}") from error
+    except (SyntaxError, TypeError, ValueError, OSError) as error:
         raise UserError(f"config: {_one_line(error)}") from error
     _quieten_libraries()
     if len(rest) > 1:

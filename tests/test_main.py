@@ -157,6 +157,7 @@ def test_a_mistake_in_the_config_is_one_line_and_exit_code_1(tmp_path, capsys, c
         (["--config=configs/cct.py:moonfaces"], 1, ["moonfaces", "ferplus"]),
         (["--config=configs/nothing.py"], 1, ["configs/nothing.py"]),
         (["--config=configs/cct.py", "--nonsense=1"], 2, ["nonsense"]),
+        (["--config=configs/cct.py", "--config.nonsense=1"], 1, ["config: no field 'nonsense'"]),
         (["--config=configs/cct.py", "surplus"], 2, ["surplus"]),
     ],
 )

@@ -22,6 +22,9 @@ TASK_NAMES = ("task", "item")
 UNKNOWN, NO_CLASS = -1, -2
 """Stand for the class of a task whose truth is not known, or is none of the classes."""
 
+NOTHING = pa.array(["", "nan", "NaN", "NAN"])
+"""Strings that are no id. Others that mean nothing to some, such as None, may be a class."""
+
 BATCH_ROWS = 1 << 20
 
 
@@ -81,6 +84,8 @@ class Annotations(NamedTuple):
             raise TableError(
                 f"{_name(table)}: the only class is {known[0]}; at least two are needed"
             )
+        if len(set(known.tolist())) < len(known):
+            raise TableError(f"classes names one twice: {', '.join(map(str, known))}")
         label = _places(labels, known, label, _name(table))
         order = stable_order(worker, len(workers))
         order = order[stable_order(task[order], len(tasks))]
@@ -242,10 +247,10 @@ class _Codes:
     def add(self, column: pa.Array, first_row: int) -> None:
         empty = column.is_null(nan_is_null=True)
         if pa.types.is_string(column.type):
-            empty = pc.or_(empty, pc.equal(column, ""))
+            empty = pc.or_(empty, pc.is_in(column, NOTHING))
         if pc.any(empty).as_py():
             row = first_row + empty.index(True).as_py() + 1
-            raise TableError(f"{self._where}: nothing in row {row}")
+            raise TableError(f"{self._where}, row {row}: empty or NaN")
         encoded = column.dictionary_encode()
         values = encoded.dictionary
         if self._values is None:
@@ -273,13 +278,7 @@ def _batches(table: Any, columns: tuple[tuple[str, ...], ...]) -> Iterator[pa.Re
                 for batch in file.iter_batches(BATCH_ROWS, columns=chosen):
                     yield batch.select(chosen)
         elif isinstance(table, str | Path):
-            with open(table, newline="", encoding="utf-8-sig") as file:
-                chosen = _choose(next(csv.reader(file), []), columns, table)
-            strings = pa.csv.ConvertOptions(
-                include_columns=chosen, column_types=dict.fromkeys(chosen, pa.string())
-            )
-            with pa.csv.open_csv(table, convert_options=strings) as reader:
-                yield from reader
+            yield from _csv_batches(table, columns)
         else:
             table = table if isinstance(table, pa.Table) else _from_pandas(table, columns)
             yield from table.select(_choose(table.column_names, columns, table)).to_batches()
@@ -287,6 +286,36 @@ def _batches(table: Any, columns: tuple[tuple[str, ...], ...]) -> Iterator[pa.Re
         raise TableError(f"cannot read {table}: {error.strerror or error}") from error
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise TableError(f"{_name(table)}: {' '.join(str(error).split())}") from error
+
+
+def _csv_batches(
+    path: str | Path, columns: tuple[tuple[str, ...], ...]
+) -> Iterator[pa.RecordBatch]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        chosen = _choose(next(csv.reader(file), []), columns, path)
+    invalid = []
+
+    def keep(row: Any) -> str:
+        invalid.append(
+            f"row {row.number - 1}: {row.actual_columns} cells, not {row.expected_columns}"
+        )
+        return "error"
+
+    options = {
+        # Threads would not know a row's number; and the ids are what takes time, not the parsing.
+        "read_options": pa.csv.ReadOptions(use_threads=False),
+        "parse_options": pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep),
+        "convert_options": pa.csv.ConvertOptions(
+            include_columns=chosen, column_types=dict.fromkeys(chosen, pa.string())
+        ),
+    }
+    try:
+        with pa.csv.open_csv(path, **options) as reader:
+            yield from reader
+    except pa.ArrowInvalid as error:
+        if not invalid:
+            raise
+        raise TableError(f"{path}, {invalid[0]}") from error
 
 
 def _from_pandas(frame: Any, columns: tuple[tuple[str, ...], ...]) -> pa.Table:

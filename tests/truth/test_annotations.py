@@ -80,11 +80,13 @@ def test_repeated_pairs_are_counted_and_kept_or_the_last_wins():
     ("rows", "header", "message"),
     [
         (ROWS, "task,who,label", "has no column worker, but task, who, label"),
-        ([*ROWS, ("", "ann", "9")], "task,worker,label", "column task: nothing in row 6"),
-        ([*ROWS, ("c", "ann", "")], "task,worker,label", "column label: nothing in row 6"),
+        ([*ROWS, ("", "ann", "9")], "task,worker,label", "column task, row 6: empty or NaN"),
+        ([*ROWS, ("c", "ann", "")], "task,worker,label", "column label, row 6: empty or NaN"),
         ([("a", "ann", "9")], "task,worker,label", "the only class is 9; at least two are needed"),
         ([], "task,worker,label", "has no rows"),
-        ([("a", "ann")], "task,worker,label", "Expected 3 columns, got 2"),
+        ([("a", "ann")], "task,worker,label", "csv, row 1: 2 cells, not 3"),
+        ([*ROWS, ("c", "ann", "9", "")], "task,worker,label", "csv, row 6: 4 cells, not 3"),
+        ([*ROWS, ("c", "NaN", "9")], "task,worker,label", "column worker, row 6: empty or NaN"),
     ],
 )
 def test_a_csv_that_cannot_be_used_is_named(tmp_path, rows, header, message):
@@ -102,7 +104,7 @@ def test_an_empty_file_a_missing_one_and_nan_are_named(tmp_path):
     with pytest.raises(TableError, match=r"cannot read .*none.csv: No such file"):
         Annotations.from_table(tmp_path / "none.csv")
     nan = pa.table({"task": [1, 2], "worker": [1, 2], "label": [1.0, float("nan")]})
-    with pytest.raises(TableError, match="the table, column label: nothing in row 2"):
+    with pytest.raises(TableError, match="the table, column label, row 2: empty or NaN"):
         Annotations.from_table(nan)
 
 
@@ -149,5 +151,7 @@ def test_classes_may_be_given_with_some_that_nobody_chose():
     assert as_rows(annotations) == as_rows(Annotations.from_table(table()))
     with pytest.raises(TableError, match="the table, row 2: label 9 is none of the classes 8, 10"):
         Annotations.from_table(table(), classes=["8", "10"])
+    with pytest.raises(TableError, match="classes names one twice: 9, 10, 9"):
+        Annotations.from_table(table(), classes=["9", "10", "9"])
     with pytest.raises(TableError, match="the only class is 9"):
         Annotations.from_table(table(), classes=["9"])
