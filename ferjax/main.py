@@ -120,9 +120,10 @@ def _parse() -> tuple[ConfigDict, Path]:
     except ImportError as error:
         raise UserError(f"config: {error}; run from the folder that holds configs/") from error
     except (AttributeError, KeyError) as error:
-        while isinstance(error.args[0], Exception):  # an error about an error
-            error = error.args[0]
-        raise UserError(f"config: no field {' '.join(error.args[0].split())}") from error
+        named: Exception = error
+        while isinstance(named.args[0], Exception):  # an error about an error
+            named = named.args[0]
+        raise UserError(f"config: no field {' '.join(named.args[0].split())}") from error
     except (SyntaxError, TypeError, ValueError, OSError) as error:
         raise UserError(f"config: {_one_line(error)}") from error
     _quieten_libraries()
