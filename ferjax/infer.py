@@ -106,11 +106,8 @@ def read(config: ConfigDict) -> Crowd:
         annotations = Annotations.from_table(
             config.annotations, classes=classes, repeated=config.repeated
         )
-        gold = known = np.full(len(annotations.tasks), UNKNOWN, np.int32)
-        if config.gold:
-            gold = read_known(config.gold, annotations)
-        if config.truth:
-            known = read_known(config.truth, annotations, others=True)
+        gold = read_known(config.gold or None, annotations)
+        known = read_known(config.truth or None, annotations, others=True)
         check_options(**{x: config[x] for x in ("pseudo_count", "prior", "max_iterations")})
         check_start(config.init, annotations)
     except ValueError as error:

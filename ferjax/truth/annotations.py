@@ -25,7 +25,9 @@ UNKNOWN, NO_CLASS = -1, -2
 NOTHING = pa.array(["", "nan", "NaN", "NAN"])
 """Strings that are no id. Others that mean nothing to some, such as None, may be a class."""
 
-BATCH_ROWS = 1 << 20
+BATCH_ROWS = 1 << 17
+SEARCHED_ROWS = 1 << 20
+TABLE_SIZE = 1 << 24
 
 
 class TableError(ValueError):
@@ -87,9 +89,7 @@ class Annotations(NamedTuple):
         if len(set(known.tolist())) < len(known):
             raise TableError(f"classes names one twice: {', '.join(map(str, known))}")
         label = _places(labels, known, label, _name(table))
-        order = stable_order(worker, len(workers))
-        order = order[stable_order(task[order], len(tasks))]
-        task, worker, label = task[order], worker[order], label[order]
+        task, worker, label = _sorted(task, worker, label, len(tasks), len(workers))
         again = (task[1:] == task[:-1]) & (worker[1:] == worker[:-1])
         if repeated == "last" and again.any():
             last = np.append(~again, True)
@@ -104,8 +104,8 @@ def read_known(
 
     Args:
       table: a mapping of task to label; or a table as for `Annotations.from_table` with columns
-        `task` (or `item`) and `label` (or `truth`); or an array such as this function returns.
-        Tasks that nobody annotated are passed over.
+        `task` (or `item`) and `label` (or `truth`); or an array such as this function returns; or
+        None if nothing is known. Tasks that nobody annotated are passed over.
       annotations: gives tasks and classes. Ids are compared as the annotations have them: strings
         with strings, and numbers with numbers written as strings.
       others: whether labels that are none of the classes may occur; they become `NO_CLASS`.
@@ -115,6 +115,8 @@ def read_known(
         listed with two labels; if no task is one that was annotated; for an array of another
         length or with places that are none.
     """
+    if table is None:
+        return np.full(len(annotations.tasks), UNKNOWN, np.int32)
     if isinstance(table, np.ndarray):
         return _checked(table, annotations)
     if isinstance(table, Mapping):
@@ -144,6 +146,23 @@ def stable_order(keys: Int32[np.ndarray, " rows"], count: int) -> Int32[np.ndarr
     ones = np.empty(len(keys), np.int8)
     starts = np.arange(len(keys) + 1, dtype=np.int32)
     return sparse.csr_matrix((ones, keys, starts), (len(keys), count)).tocsc().indices
+
+
+def _sorted(
+    task: Int32[np.ndarray, " rows"],
+    worker: Int32[np.ndarray, " rows"],
+    label: Int32[np.ndarray, " rows"],
+    tasks: int,
+    workers: int,
+) -> tuple[Int32[np.ndarray, " rows"], ...]:
+    """Rows sorted by task, then worker: two counting sorts, each a matrix transposed."""
+    others = np.stack([task, label], axis=1).view(np.int64)[:, 0]  # both travel as one number
+    starts = np.arange(len(task) + 1, dtype=np.int32)
+    by_worker = sparse.csr_matrix((others, worker, starts), (len(task), workers)).tocsc()
+    task, label = by_worker.data.view(np.int32).reshape(-1, 2).T
+    by_task = sparse.csr_matrix((label, task, by_worker.indptr), (workers, tasks)).tocsc()
+    task = np.repeat(np.arange(tasks, dtype=np.int32), np.diff(by_task.indptr))
+    return task, by_task.indices, by_task.data
 
 
 def ascending(values: np.ndarray) -> Int32[np.ndarray, " values"]:
@@ -237,36 +256,113 @@ def read_columns(
 
 
 class _Codes:
-    """Numbers values by their first appearance, batch by batch."""
+    """Numbers values by their first appearance, batch by batch.
+
+    Whole numbers that lie close together are looked up in a table; other values are searched for
+    among those known, many batches at a time, as each search begins by hashing what is known.
+    """
 
     def __init__(self, where: str):
         self._where = where
-        self._values: pa.Array | None = None
+        self._known: list[pa.Array] = []
+        self._count = 0
         self._codes: list[np.ndarray] = []
+        self._pending: list[pa.Array] = []
+        self._table: _Table | None = _Table()
 
     def add(self, column: pa.Array, first_row: int) -> None:
+        if len(column) == 0:
+            return
+        self._refuse_empty(column, first_row)
+        if self._table and _is_small_integer(column.type):
+            found = self._table.number(column.to_numpy(), first_row, self._count)
+            if found:
+                codes, new = found
+                self._keep([codes], pa.array(new, column.type))
+                return
+        self._table = None  # for good: what it knows is known, and what comes is searched for
+        self._pending.append(column)
+        if sum(map(len, self._pending)) >= max(SEARCHED_ROWS, self._count):
+            self._search()
+
+    def result(self) -> tuple[np.ndarray, Int32[np.ndarray, " rows"]]:
+        if self._pending:
+            self._search()
+        known = [values.to_numpy(zero_copy_only=False) for values in self._known]
+        return np.concatenate(known), np.concatenate(self._codes)
+
+    def _keep(self, codes: list[np.ndarray], new: pa.Array) -> None:
+        self._codes += codes
+        self._known.append(new)
+        self._count += len(new)
+
+    def _refuse_empty(self, column: pa.Array, first_row: int) -> None:
         empty = column.is_null(nan_is_null=True)
-        if pa.types.is_string(column.type):
-            empty = pc.or_(empty, pc.is_in(column, NOTHING))
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            empty = pc.or_(empty, pc.is_in(column, NOTHING.cast(column.type)))
         if pc.any(empty).as_py():
             row = first_row + empty.index(True).as_py() + 1
             raise TableError(f"{self._where}, row {row}: empty or NaN")
-        encoded = column.dictionary_encode()
-        values = encoded.dictionary
-        if self._values is None:
-            self._values = values
-            place = np.arange(len(values), dtype=np.int32)
-        else:  # one search for both: what is known, and what comes after it
-            found = pc.index_in(values, value_set=self._values)
-            new = values.filter(found.is_null())
-            place = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).copy()
-            place[place < 0] = len(self._values) + np.arange(len(new), dtype=np.int32)
-            self._values = pa.concat_arrays([self._values, new])
-        self._codes.append(place[encoded.indices.to_numpy()])
 
-    def result(self) -> tuple[np.ndarray, Int32[np.ndarray, " rows"]]:
-        assert self._values is not None
-        return self._values.to_numpy(zero_copy_only=False), np.concatenate(self._codes)
+    def _search(self) -> None:
+        encoded = pa.chunked_array(self._pending).dictionary_encode()
+        self._pending = []
+        values = encoded.chunk(encoded.num_chunks - 1).dictionary  # that of all chunks
+        known = pa.concat_arrays(self._known) if self._known else values.slice(0, 0)
+        found = pc.index_in(values, value_set=known)
+        new = values.filter(found.is_null())
+        place = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).copy()
+        place[place < 0] = self._count + np.arange(len(new), dtype=np.int32)
+        self._keep([place[chunk.indices.to_numpy()] for chunk in encoded.chunks], new)
+
+
+class _Table:
+    """The code of every whole number between the least and the largest seen; -1 where not seen."""
+
+    def __init__(self) -> None:
+        self._low = 0
+        self._codes = np.empty(0, np.int32)
+
+    def number(
+        self, values: np.ndarray, rows_before: int, known: int
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """The values' codes, and new values in order; None if they lie too far apart for a table.
+
+        Args:
+          values: of a batch.
+          rows_before: rows of the batches before.
+          known: how many values were seen before; what is new is numbered from there.
+        """
+        values = values.astype(np.int64, copy=False)
+        if not self._reach(int(values.min()), int(values.max()), rows_before + len(values)):
+            return None
+        at = values - self._low
+        codes = self._codes[at]
+        unseen = np.flatnonzero(codes < 0)
+        if len(unseen) == 0:
+            return codes, values[:0]
+        # Of repeated places the last written counts, here the first row of each value.
+        self._codes[at[unseen][::-1]] = unseen[::-1]
+        first = unseen[self._codes[at[unseen]] == unseen]
+        self._codes[at[first]] = known + np.arange(len(first), dtype=np.int32)
+        return self._codes[at], values[first]
+
+    def _reach(self, low: int, high: int, rows: int) -> bool:
+        """Widens the table, if it stays in proportion to the rows."""
+        if len(self._codes):
+            low, high = min(low, self._low), max(high, self._low + len(self._codes) - 1)
+        size = high - low + 1
+        if size > max(TABLE_SIZE, 4 * rows):
+            return False
+        if size > len(self._codes):
+            codes = np.full(size, -1, np.int32)
+            codes[self._low - low : self._low - low + len(self._codes)] = self._codes
+            self._low, self._codes = low, codes
+        return True
+
+
+def _is_small_integer(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) and kind != pa.uint64()
 
 
 def _batches(table: Any, columns: tuple[tuple[str, ...], ...]) -> Iterator[pa.RecordBatch]:

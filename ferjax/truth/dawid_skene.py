@@ -10,13 +10,11 @@ C^w of worker w (row = truth, column = label), (2.3) and (2.5) there:
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float64
 
 from ferjax.truth import em, spectral
-from ferjax.truth.annotations import Annotations
-from ferjax.truth.majority import start_from_votes
+from ferjax.truth.annotations import Annotations, read_known
 
 
 def dawid_skene(
@@ -49,16 +47,13 @@ def dawid_skene(
       ValueError: for an argument out of its range, or a mistake in `gold`.
     """
     check_start(init, annotations)
-    start, known = start_from_votes(annotations, gold)
-    if init == "spectral":
-        start = np.where(known[:, None] < 0, spectral.start(annotations, seed=seed), start)
     return em.infer(
         annotations,
-        start,
         _confusions,
+        start=spectral.start(annotations, seed=seed) if init == "spectral" else None,
         pseudo_count=pseudo_count,
         prior=prior,
-        gold=known,
+        gold=read_known(gold, annotations),
         max_iterations=max_iterations,
         tolerance=tolerance,
         mesh=mesh,

@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32, Float64, Int32
 
 from ferjax.truth import segments
-from ferjax.truth.annotations import Annotations, stable_order
+from ferjax.truth.annotations import Annotations
 
 AXIS = "tasks"
 FLOOR = 1e-10
@@ -58,26 +58,28 @@ class Shards(NamedTuple):
 
     Attributes:
       of_tasks: for each task the cells (worker·K + label) of its annotations.
-      of_cells: for each cell the tasks of its annotations.
+      pieces: of some annotations of one cell the tasks.
+      of_cells: for each cell its pieces.
       cell_place: [shards, workers·K] of each cell in its blocks.
-      posteriors: [shards, rows + 1, columns] to begin with; the last row is zero.
+      start: [shards, rows, columns] posteriors to begin with; None: fractions of the labels.
       gold: [shards, rows] known class or -1.
       real: [shards, rows] 1 for tasks, 0 for rows that only fill up.
     """
 
     of_tasks: tuple[Int32[Any, "..."], ...]
+    pieces: Int32[Any, "shards pieces _"]
     of_cells: tuple[Int32[Any, "..."], ...]
     cell_place: Int32[Any, "shards cells"]
-    posteriors: Float32[Any, "shards rows columns"]
+    start: Float32[Any, "shards rows columns"] | None
     gold: Int32[Any, "shards rows"]
     real: Float32[Any, "shards rows"]
 
 
 def infer(
     annotations: Annotations,
-    start: Float[np.ndarray, "tasks classes"],
     m_step: MStep,
     *,
+    start: Float[np.ndarray, "tasks classes"] | None = None,
     pseudo_count: float,
     prior: str,
     gold: Int32[np.ndarray, " tasks"],
@@ -89,12 +91,12 @@ def infer(
 
     Args:
       annotations: who said what.
-      start: posteriors to begin with.
       m_step: expected counts [workers, label, truth] and pseudo-count -> logarithms of the
         confusions, alike in shape, and what the log-likelihood is penalised with (≤ 0).
+      start: posteriors to begin with; None: the fractions of each task's labels.
       pseudo_count: added to what the model counts, at least 0.
       prior: 'estimate' or 'uniform'.
-      gold: known class of each task or -1.
+      gold: known class of each task, at which it begins and stays, or -1.
       max_iterations: at most so many.
       tolerance: stop when the log-likelihood per annotation changes by less.
       mesh: devices to spread the tasks over; None: all.
@@ -111,14 +113,13 @@ def infer(
         least_change = tolerance * len(annotations.task)
         tasks, *shape = annotations.sizes
         found = run(_place(shards, mesh), tuple(shape), tasks, pseudo_count, least_change)
-        posteriors, *others = found
+        of_tasks, *others = found
+        if not of_tasks[0].is_fully_addressable:
+            of_tasks = multihost_utils.process_allgather(of_tasks, tiled=True)
         confusions, class_prior, trace, iterations, converged = jax.device_get(others)
-        if not posteriors.is_fully_addressable:
-            posteriors = multihost_utils.process_allgather(posteriors, tiled=True)
-    classes = shape[-1]
-    posteriors = np.asarray(posteriors).reshape(-1, posteriors.shape[-1])[rows, :classes]
+    labels, posteriors = (np.asarray(x).reshape(-1, *x.shape[2:])[rows] for x in of_tasks)
     return Inferred(
-        labels=posteriors.argmax(axis=1).astype(np.int32),
+        labels=labels,
         posteriors=posteriors,
         confusions=confusions.swapaxes(1, 2),
         prior=class_prior,
@@ -140,7 +141,7 @@ def check_options(*, pseudo_count: float, prior: str, max_iterations: int) -> No
 
 def _shards(
     annotations: Annotations,
-    start: Float[np.ndarray, "tasks classes"],
+    start: Float[np.ndarray, "tasks classes"] | None,
     gold: Int32[np.ndarray, " tasks"],
     count: int,
 ) -> tuple[Shards, np.ndarray]:
@@ -162,19 +163,20 @@ def _shards(
     by_task = segments.lay_out([cell[part] for part in parts], sizes, none=cells)
     shard_of = np.repeat(np.arange(count), np.diff(cuts))
     inside = by_task.place[shard_of, np.arange(tasks) - cuts[shard_of]]
-    rows_by_cell, cell_sizes = [], np.zeros((count, cells), np.int32)
-    for shard, part in enumerate(parts):
-        order = stable_order(cell[part], cells)
-        rows_by_cell.append(inside[task[part]][order])
-        cell_sizes[shard] = np.bincount(cell[part], minlength=cells)
-    by_cell = segments.lay_out(rows_by_cell, cell_sizes, none=by_task.rows)
-    posteriors = np.zeros((count, by_task.rows + 1, _columns(classes)), np.float32)
-    posteriors[shard_of, inside, :classes] = start
+    rows = [inside[task[part]] for part in parts]
+    by_cell = segments.lay_out_tiled(rows, [cell[part] for part in parts], cells, by_task.rows)
+    posteriors = None
+    if start is not None:
+        posteriors = np.zeros((count, by_task.rows, _columns(classes)), np.float32)
+        posteriors[shard_of, inside, :classes] = start
     known = np.full((count, by_task.rows), -1, np.int32)
     known[shard_of, inside] = gold
     real = np.zeros((count, by_task.rows), np.float32)
     real[shard_of, inside] = 1
-    shards = Shards(by_task.blocks, by_cell.blocks, by_cell.place, posteriors, known, real)
+    layout = by_cell.layout
+    shards = Shards(
+        by_task.blocks, by_cell.pieces, layout.blocks, layout.place, posteriors, known, real
+    )
     return shards, shard_of * by_task.rows + inside
 
 
@@ -208,10 +210,23 @@ def _em(m_step, estimate_prior, max_iterations, shape, shards, tasks, pseudo_cou
     """What one device does; arrays have a leading axis of one shard."""
     shards = jax.tree.map(lambda x: x[0], shards)
     workers, classes = shape
-    columns = shards.posteriors.shape[-1]
+    columns = _columns(classes)
+    each_class = jnp.arange(columns, dtype=jnp.int32)[None]
+    known, is_known = shards.gold[:, None] == each_class, shards.gold[:, None] >= 0
+
+    def begin():
+        if shards.start is not None:
+            posteriors = shards.start
+        else:
+            label = jnp.arange(workers * classes + 1, dtype=jnp.int32) % classes
+            votes = (label[:, None] == each_class).at[-1].set(False).astype(jnp.float32)
+            posteriors = segments.total(votes, shards.of_tasks)
+            posteriors /= jnp.maximum(jnp.sum(posteriors, axis=1, keepdims=True), 1)
+        return jnp.pad(jnp.where(is_known, known.astype(jnp.float32), posteriors), ((0, 1), (0, 0)))
 
     def maximise(posteriors):
-        counts = segments.total(posteriors, shards.of_cells)[shards.cell_place]
+        counts = segments.total_tiled(posteriors, shards.pieces, shards.of_cells)
+        counts = counts[shards.cell_place]
         counts = jax.lax.psum(counts.astype(jnp.float64), AXIS)
         counts = counts.reshape(workers, classes, columns)[..., :classes]
         log_confusions, penalty = m_step(counts, pseudo_count)
@@ -225,9 +240,7 @@ def _em(m_step, estimate_prior, max_iterations, shape, shards, tasks, pseudo_cou
         table = jnp.pad(table, ((0, 1), padding))
         joint = segments.total(table, shards.of_tasks)
         joint += jnp.pad(log_prior.astype(jnp.float32), padding, constant_values=NEVER)[None]
-        gold = shards.gold[:, None]
-        other = (gold >= 0) & (jnp.arange(columns, dtype=jnp.int32)[None] != gold)
-        joint = jnp.where(other, jnp.float32(NEVER), joint)
+        joint = jnp.where(is_known & ~known, jnp.float32(NEVER), joint)
         evidence = jax.nn.logsumexp(joint, axis=1)
         posteriors = jnp.exp(joint - evidence[:, None]) * shards.real[:, None]
         total = jax.lax.psum(jnp.sum(evidence * shards.real, dtype=jnp.float64), AXIS)
@@ -246,11 +259,15 @@ def _em(m_step, estimate_prior, max_iterations, shape, shards, tasks, pseudo_cou
         return (done < max_iterations) & ~small
 
     trace = jnp.zeros(max_iterations, jnp.float64)
-    start = (jnp.int32(0), shards.posteriors, maximise(shards.posteriors), trace, jnp.bool(False))
+    posteriors = begin()
+    start = (jnp.int32(0), posteriors, maximise(posteriors), trace, jnp.bool(False))
     done, posteriors, (log_confusions, log_prior, _), trace, small = jax.lax.while_loop(
         goes_on, iterate, start
     )
-    return posteriors[None, :-1], jnp.exp(log_confusions), jnp.exp(log_prior), trace, done, small
+    posteriors = posteriors[None, :-1, :classes]
+    labels = jnp.argmax(posteriors, axis=-1).astype(jnp.int32)
+    confusions, prior = jnp.exp(log_confusions), jnp.exp(log_prior)
+    return (labels, posteriors), confusions, prior, trace, done, small
 
 
 def _columns(classes: int) -> int:

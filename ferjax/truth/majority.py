@@ -1,12 +1,12 @@
 """Majority vote: the label that most of a task's annotations give."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float64, Int32, Num
 
-from ferjax.truth.annotations import Annotations, read_known
+from ferjax.truth.annotations import Annotations
 
 
 class Majority(NamedTuple):
@@ -45,24 +45,6 @@ def break_ties(
     leads = leads.astype(jnp.int32)
     turn = jnp.floor(jnp.sum(leads, axis=1).astype(draw.dtype) * draw).astype(jnp.int32) + 1
     return jnp.argmax(jnp.cumsum(leads, axis=1) == turn[:, None], axis=1).astype(jnp.int32)
-
-
-def start_from_votes(
-    annotations: Annotations, gold: Any
-) -> tuple[Float64[np.ndarray, "tasks classes"], Int32[np.ndarray, " tasks"]]:
-    """Posteriors to begin with, the fractions of each task's labels; and known classes or -1.
-
-    Args:
-      annotations: who said what.
-      gold: tasks whose truth is known, see `annotations.read_known`, or None; they begin at it.
-    """
-    counts = vote_counts(annotations)
-    start = counts / counts.sum(axis=1, keepdims=True)
-    known = np.full(len(annotations.tasks), -1, np.int32)
-    if gold is not None:
-        known = read_known(gold, annotations)
-        start[known >= 0] = np.eye(len(annotations.classes))[known[known >= 0]]
-    return start, known
 
 
 def vote_counts(annotations: Annotations) -> Int32[np.ndarray, "tasks classes"]:

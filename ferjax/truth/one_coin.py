@@ -11,8 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float64
 
 from ferjax.truth import em
-from ferjax.truth.annotations import Annotations
-from ferjax.truth.majority import start_from_votes
+from ferjax.truth.annotations import Annotations, read_known
 
 
 def one_coin(
@@ -31,14 +30,12 @@ def one_coin(
     errors are those of `dawid_skene`; the pseudo-count is added to what a worker got right and to
     what it got wrong.
     """
-    start, known = start_from_votes(annotations, gold)
     return em.infer(
         annotations,
-        start,
         _confusions,
         pseudo_count=pseudo_count,
         prior=prior,
-        gold=known,
+        gold=read_known(gold, annotations),
         max_iterations=max_iterations,
         tolerance=tolerance,
         mesh=mesh,

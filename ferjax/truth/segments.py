@@ -11,11 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
+from ferjax.truth.annotations import stable_order
+
 WIDTH = 8
 """Rows of a chunk."""
 
 FREE_ROWS = 1 << 14
 """So many rows of padding cost nothing worth compiling for."""
+
+TILE = 1 << 16
+"""Neighbouring rows that are gathered from at a time, where a segment's rows lie far apart."""
+PIECE = 32
+"""Most rows of a piece: what of a segment lies in a tile is cut into pieces."""
 
 Blocks = tuple[Int32[Array, "_ _ _"], ...]
 
@@ -70,6 +77,69 @@ def lay_out(
     return Layout(tuple(blocks), place)
 
 
+class Tiled(NamedTuple):
+    """Segments whose rows lie scattered, tile by tile, so that gathering stays in the caches.
+
+    Attributes:
+      pieces: [shards, pieces, rows of a piece] int32, places of rows, or the place after the last.
+      layout: of the pieces that make up each segment.
+    """
+
+    pieces: Int32[np.ndarray, "shards pieces _"]
+    layout: Layout
+
+
+def lay_out_tiled(
+    rows: Sequence[Int32[np.ndarray, " _"]],
+    segment: Sequence[Int32[np.ndarray, " _"]],
+    segments: int,
+    none: int,
+) -> Tiled:
+    """Lays out segments of scattered rows.
+
+    Args:
+      rows: for each shard the places of rows, in any order.
+      segment: for each shard the segment of each of them.
+      segments: how many there are.
+      none: the place that stands for no row.
+    """
+    mean = sum(map(len, rows)) / len(rows) / segments
+    # Tiles leave two full pieces of a segment on average, or there would be more gaps than rows.
+    tiles = int(np.clip(mean / (2 * PIECE), 1, -(-none // TILE)))
+    width = int(np.clip(2 ** np.floor(np.log2(max(mean / tiles / 2, 1))), 1, PIECE))
+    cut = [
+        _cut(*shard, segments, -(-none // tiles), tiles, width)
+        for shard in zip(rows, segment, strict=True)
+    ]
+    count = max(len(starts) for _, starts, _, _ in cut)
+    pieces = np.full((len(rows), count, width), none, np.int32)
+    places, sizes = [], np.zeros((len(rows), segments), np.int32)
+    turn = np.arange(width, dtype=np.int32)
+    for shard, (ordered, starts, ends, owner) in enumerate(cut):
+        at = starts[:, None] + turn
+        at[at >= ends[:, None]] = len(ordered)
+        np.take(
+            np.append(ordered, np.int32(none)), at, out=pieces[shard, : len(starts)], mode="clip"
+        )
+        places.append(stable_order(owner, segments))
+        sizes[shard] = np.bincount(owner, minlength=segments)
+    return Tiled(pieces, lay_out(places, sizes, none=count))
+
+
+def _cut(rows, segment, segments, tile, tiles, width):
+    """One shard's rows by tile and segment; and first row, end and segment of each piece."""
+    run = rows // np.int32(tile) * np.int32(segments) + segment
+    sizes = np.bincount(run, minlength=tiles * segments).astype(np.int32)
+    count = -(-sizes // width)
+    of_run = np.repeat(np.arange(len(sizes), dtype=np.int32), count)
+    ends = np.cumsum(sizes, dtype=np.int32)
+    turn = (
+        np.arange(len(of_run), dtype=np.int32) - (np.cumsum(count, dtype=np.int32) - count)[of_run]
+    )
+    starts = (ends - sizes)[of_run] + turn * np.int32(width)
+    return rows[stable_order(run, len(sizes))], starts, ends[of_run], of_run % np.int32(segments)
+
+
 def total(values: Float[Array, "rows columns"], blocks: Blocks) -> Float[Array, "segments columns"]:
     """The sum of each segment's rows, in the order of one shard's blocks.
 
@@ -80,10 +150,31 @@ def total(values: Float[Array, "rows columns"], blocks: Blocks) -> Float[Array, 
     return jnp.concatenate([_block_total(values, block) for block in blocks])
 
 
+def total_tiled(
+    values: Float[Array, "rows columns"], pieces: Int32[Array, "pieces _"], blocks: Blocks
+) -> Float[Array, "segments columns"]:
+    """The sum of each segment's rows, in the order of the blocks; of one shard.
+
+    Args:
+      values: the last row is zero and stands for no row.
+      pieces: of `Tiled`.
+      blocks: of its layout.
+    """
+    # Padding copies the sums: their gathers would be fused with those that follow, and repeated.
+    sums = jnp.pad(_chunk_total(values, pieces), ((0, 1), (0, 0)))
+    return total(sums, blocks)
+
+
+def _chunk_total(values: Array, chunks: Array) -> Array:
+    """The sum of each chunk's rows, its last axis, in one pass."""
+    result = values.at[chunks[..., 0]].get(mode="promise_in_bounds")
+    for row in range(1, chunks.shape[-1]):
+        result += values.at[chunks[..., row]].get(mode="promise_in_bounds")
+    return result
+
+
 def _block_total(values: Array, block: Array) -> Array:
-    chunk = values.at[block[..., 0]].get(mode="promise_in_bounds")
-    for row in range(1, block.shape[-1]):
-        chunk += values.at[block[..., row]].get(mode="promise_in_bounds")
+    chunk = _chunk_total(values, block)
     if block.shape[1] == 1:
         return chunk[:, 0]
     # A reduction would be fused with the gathers and repeat them; a product with ones is not.
