@@ -25,6 +25,7 @@ UNKNOWN, NO_CLASS = -1, -2
 NOTHING = pa.array(["", "nan", "NaN", "NAN"])
 """Strings that are no id. Others that mean nothing to some, such as None, may be a class."""
 
+MOST_ROWS = 2**31
 BATCH_ROWS = 1 << 17
 SEARCHED_ROWS = 1 << 20
 TABLE_SIZE = 1 << 24
@@ -250,8 +251,9 @@ def read_columns(
             added = pool.map(_Codes.add, codes, batch.columns, [row] * len(codes))
             collections.deque(added, maxlen=0)  # what was wrong with a column is raised here
             row += batch.num_rows
-        if row == 0:
-            raise TableError(f"{_name(table)} has no rows")
+        if not 0 < row < MOST_ROWS:
+            rows = "no rows" if row == 0 else f"{row:,} rows; at most {MOST_ROWS - 1:,} will do"
+            raise TableError(f"{_name(table)} has {rows}")
         return list(pool.map(_Codes.result, codes))
 
 

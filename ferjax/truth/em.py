@@ -5,7 +5,6 @@ all models here; they differ in how confusion matrices follow from expected coun
 """
 
 import functools
-import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,16 +14,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Float32, Float64, Int32
+from jaxtyping import Array, Bool, Float, Float32, Float64, Int32
+from scipy import sparse
 
 from ferjax.truth import segments
-from ferjax.truth.annotations import Annotations
+from ferjax.truth.annotations import Annotations, stable_order
 
 AXIS = "tasks"
 FLOOR = 1e-10
 """Least expected count: keeps logarithms finite where a worker never gave a label."""
 NEVER = -1e30
 """Logarithm of the probability of what cannot be; finite, so that differences are."""
+
+SHARD_TASKS = 1 << 16
+"""Most tasks whose posteriors a device works on at a time, where annotations are many."""
+LEAST_OF_CELL = 32
+"""Annotations that a worker's label has in a shard on average: with fewer the gaps cost more."""
 
 MStep = Callable[[Float64[Array, "workers label truth"], Array], tuple[Array, Array]]
 
@@ -58,21 +63,19 @@ class Shards(NamedTuple):
 
     Attributes:
       of_tasks: for each task the cells (worker·K + label) of its annotations.
-      pieces: of some annotations of one cell the tasks.
-      of_cells: for each cell its pieces.
+      of_cells: for each cell the tasks of its annotations.
       cell_place: [shards, workers·K] of each cell in its blocks.
-      start: [shards, rows, columns] posteriors to begin with; None: fractions of the labels.
-      gold: [shards, rows] known class or -1.
-      real: [shards, rows] 1 for tasks, 0 for rows that only fill up.
+      start: [shards, tasks, columns] posteriors to begin with; None: fractions of the labels.
+      gold: [shards, tasks] known class or -1.
+      real: [shards, tasks] whether these are tasks, or rows that only fill up.
     """
 
     of_tasks: tuple[Int32[Any, "..."], ...]
-    pieces: Int32[Any, "shards pieces _"]
     of_cells: tuple[Int32[Any, "..."], ...]
     cell_place: Int32[Any, "shards cells"]
     start: Float32[Any, "shards rows columns"] | None
     gold: Int32[Any, "shards rows"]
-    real: Float32[Any, "shards rows"]
+    real: Bool[Any, "shards rows"]
 
 
 def infer(
@@ -143,41 +146,47 @@ def _shards(
     annotations: Annotations,
     start: Float[np.ndarray, "tasks classes"] | None,
     gold: Int32[np.ndarray, " tasks"],
-    count: int,
+    devices: int,
 ) -> tuple[Shards, np.ndarray]:
-    """The shards, and each task's row in all of their rows, padding included."""
-    task = annotations.task
+    """The shards, and each task's row in all of their rows, those that only fill up included.
+
+    Each device has as many as keep the posteriors of one within a core's cache; but fewer if a cell
+    would have too few annotations in each.
+    """
     tasks, workers, classes = annotations.sizes
     cells = workers * classes
+    least = len(annotations.task) / (devices * cells * LEAST_OF_CELL)
+    count = devices * int(np.clip(least, 1, -(-tasks // (devices * SHARD_TASKS))))
+    # Tasks are dealt by their sizes, so that all shards have as many of each.
+    sizes = np.bincount(annotations.task, minlength=tasks).astype(np.int32)
+    shard = np.empty(tasks, np.int32)
+    shard[stable_order(sizes, int(sizes.max()) + 1)] = np.arange(tasks, dtype=np.int32) % count
     cell = annotations.worker * np.int32(classes) + annotations.label
-    of_task = np.bincount(task, minlength=tasks)
-    # Neighbouring tasks to a shard, and about as many annotations to each.
-    starts = np.concatenate([[0], np.cumsum(of_task)])
-    cuts = np.searchsorted(starts[1:], np.arange(1, count) * len(task) / count)
-    cuts = np.concatenate([[0], cuts, [tasks]])
-    sizes = np.zeros((count, int(np.diff(cuts).max())), np.int32)
-    parts = []
-    for shard, (first, last) in enumerate(itertools.pairwise(cuts)):
-        sizes[shard, : last - first] = of_task[first:last]
-        parts.append(slice(starts[first], starts[last]))
-    by_task = segments.lay_out([cell[part] for part in parts], sizes, none=cells)
-    shard_of = np.repeat(np.arange(count), np.diff(cuts))
-    inside = by_task.place[shard_of, np.arange(tasks) - cuts[shard_of]]
-    rows = [inside[task[part]] for part in parts]
-    by_cell = segments.lay_out_tiled(rows, [cell[part] for part in parts], cells, by_task.rows)
+    by_task = segments.lay_out(cell, sizes, shard, count, none=cells)
+    before = shard.astype(np.int64) * cells  # cells of the shards before
+    cell = cell + np.repeat(before.astype(np.int32 if count * cells < 2**31 else np.int64), sizes)
+    row = np.repeat(by_task.place, sizes)
+    each = np.arange(len(row) + 1, dtype=np.int32)
+    by_cell = sparse.csr_matrix((row, cell, each), (len(row), count * cells)).tocsc()
+    by_cell = segments.lay_out(
+        by_cell.data,
+        np.diff(by_cell.indptr).astype(np.int32),
+        np.repeat(np.arange(count, dtype=np.int32), cells),
+        count,
+        none=by_task.segments - 1,  # the posteriors of what is no task are zero
+    )
+    shape = count, by_task.segments
     posteriors = None
     if start is not None:
-        posteriors = np.zeros((count, by_task.rows, _columns(classes)), np.float32)
-        posteriors[shard_of, inside, :classes] = start
-    known = np.full((count, by_task.rows), -1, np.int32)
-    known[shard_of, inside] = gold
-    real = np.zeros((count, by_task.rows), np.float32)
-    real[shard_of, inside] = 1
-    layout = by_cell.layout
-    shards = Shards(
-        by_task.blocks, by_cell.pieces, layout.blocks, layout.place, posteriors, known, real
-    )
-    return shards, shard_of * by_task.rows + inside
+        posteriors = np.zeros((*shape, _columns(classes)), np.float32)
+        posteriors[shard, by_task.place, :classes] = start
+    known = np.full(shape, -1, np.int32)
+    known[shard, by_task.place] = gold
+    real = np.zeros(shape, bool)
+    real[shard, by_task.place] = True
+    cell_place = by_cell.place.reshape(count, cells)
+    shards = Shards(by_task.blocks, by_cell.blocks, cell_place, posteriors, known, real)
+    return shards, shard * by_task.segments + by_task.place
 
 
 def _place(shards: Shards, mesh: Mesh) -> Shards:
@@ -190,7 +199,7 @@ def _place(shards: Shards, mesh: Mesh) -> Shards:
 
 @functools.cache
 def _compiled(mesh: Mesh, m_step: MStep, estimate_prior: bool, max_iterations: int) -> Callable:
-    """EM over one shard a device, compiled once for each shape of the data."""
+    """EM over the shards of all devices, compiled once for each shape of the data."""
     each, all_alike = PartitionSpec(AXIS), PartitionSpec()
 
     @partial(jax.jit, static_argnums=1)
@@ -207,66 +216,71 @@ def _compiled(mesh: Mesh, m_step: MStep, estimate_prior: bool, max_iterations: i
 
 
 def _em(m_step, estimate_prior, max_iterations, shape, shards, tasks, pseudo_count, least_change):
-    """What one device does; arrays have a leading axis of one shard."""
-    shards = jax.tree.map(lambda x: x[0], shards)
+    """What one device does, shard by shard."""
     workers, classes = shape
     columns = _columns(classes)
     each_class = jnp.arange(columns, dtype=jnp.int32)[None]
-    known, is_known = shards.gold[:, None] == each_class, shards.gold[:, None] >= 0
 
-    def begin():
-        if shards.start is not None:
-            posteriors = shards.start
-        else:
-            label = jnp.arange(workers * classes + 1, dtype=jnp.int32) % classes
-            votes = (label[:, None] == each_class).at[-1].set(False).astype(jnp.float32)
-            posteriors = segments.total(votes, shards.of_tasks)
+    def begin(shard):
+        """Posteriors to begin with."""
+        posteriors = shard.start
+        if posteriors is None:
+            label = jnp.arange(workers * classes + 1, dtype=jnp.int32)[:, None] % classes
+            votes = (label == each_class).at[-1].set(False).astype(jnp.float32)
+            posteriors = segments.total(votes, shard.of_tasks)
             posteriors /= jnp.maximum(jnp.sum(posteriors, axis=1, keepdims=True), 1)
-        return jnp.pad(jnp.where(is_known, known.astype(jnp.float32), posteriors), ((0, 1), (0, 0)))
+        known = shard.gold[:, None]
+        return jnp.where(known < 0, posteriors, (known == each_class).astype(jnp.float32))
 
-    def maximise(posteriors):
-        counts = segments.total_tiled(posteriors, shards.pieces, shards.of_cells)
-        counts = counts[shards.cell_place]
-        counts = jax.lax.psum(counts.astype(jnp.float64), AXIS)
-        counts = counts.reshape(workers, classes, columns)[..., :classes]
-        log_confusions, penalty = m_step(counts, pseudo_count)
-        mass = jax.lax.psum(jnp.sum(posteriors, axis=0, dtype=jnp.float64), AXIS)[:classes]
-        prior = mass / tasks if estimate_prior else jnp.full(classes, 1 / classes)
-        return log_confusions, jnp.log(jnp.maximum(prior, FLOOR)), penalty
-
-    def expect(log_confusions, log_prior):
+    def expect(parameters, shard):
+        """Posteriors of one shard, and its part of the log-likelihood."""
+        log_confusions, log_prior = parameters
         padding = (0, columns - classes)
         table = log_confusions.reshape(-1, classes).astype(jnp.float32)
-        table = jnp.pad(table, ((0, 1), padding))
-        joint = segments.total(table, shards.of_tasks)
+        joint = segments.total(jnp.pad(table, ((0, 1), padding)), shard.of_tasks)
         joint += jnp.pad(log_prior.astype(jnp.float32), padding, constant_values=NEVER)[None]
-        joint = jnp.where(is_known & ~known, jnp.float32(NEVER), joint)
+        known = shard.gold[:, None]
+        joint = jnp.where((known < 0) | (known == each_class), joint, jnp.float32(NEVER))
         evidence = jax.nn.logsumexp(joint, axis=1)
-        posteriors = jnp.exp(joint - evidence[:, None]) * shards.real[:, None]
-        total = jax.lax.psum(jnp.sum(evidence * shards.real, dtype=jnp.float64), AXIS)
-        return jnp.pad(posteriors, ((0, 1), (0, 0))), total
+        log_likelihood = jnp.sum(jnp.where(shard.real, evidence, 0), dtype=jnp.float64)
+        evidence = jnp.where(shard.real, evidence, jnp.float32(-NEVER))  # so that the rest is zero
+        return jnp.exp(joint - evidence[:, None]), log_likelihood
+
+    def maximise(expected):
+        """Parameters, penalty and log-likelihood from what is expected of each shard."""
+
+        def count(shard):
+            posteriors, log_likelihood = expected(shard)
+            counts = segments.total(posteriors, shard.of_cells)[shard.cell_place]
+            return counts, jnp.sum(posteriors, axis=0), log_likelihood
+
+        sums = jax.lax.map(count, shards)
+        sums = jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=jnp.float64), sums)
+        counts, mass, log_likelihood = jax.lax.psum(sums, AXIS)
+        counts = counts.reshape(workers, classes, columns)[..., :classes]
+        log_confusions, penalty = m_step(counts, pseudo_count)
+        prior = mass[:classes] / tasks if estimate_prior else jnp.full(classes, 1 / classes)
+        return (log_confusions, jnp.log(jnp.maximum(prior, FLOOR))), penalty, log_likelihood
 
     def iterate(carry):
-        done, posteriors, (log_confusions, log_prior, penalty), trace, _ = carry
-        posteriors, log_likelihood = expect(log_confusions, log_prior)
+        done, _, parameters, penalty, trace, _ = carry
+        following, next_penalty, log_likelihood = maximise(partial(expect, parameters))
         value = log_likelihood + penalty
         before = jnp.where(done > 0, trace[done - 1], -jnp.inf)
         small = jnp.abs(value - before) < least_change
-        return done + 1, posteriors, maximise(posteriors), trace.at[done].set(value), small
+        return done + 1, parameters, following, next_penalty, trace.at[done].set(value), small
 
     def goes_on(carry):
         done, *_, small = carry
         return (done < max_iterations) & ~small
 
+    parameters, penalty, _ = maximise(lambda shard: (begin(shard), jnp.float64(0)))
     trace = jnp.zeros(max_iterations, jnp.float64)
-    posteriors = begin()
-    start = (jnp.int32(0), posteriors, maximise(posteriors), trace, jnp.bool(False))
-    done, posteriors, (log_confusions, log_prior, _), trace, small = jax.lax.while_loop(
-        goes_on, iterate, start
-    )
-    posteriors = posteriors[None, :-1, :classes]
+    start = (jnp.int32(0), parameters, parameters, penalty, trace, jnp.bool(False))
+    done, before, parameters, _, trace, small = jax.lax.while_loop(goes_on, iterate, start)
+    posteriors = jax.lax.map(lambda shard: expect(before, shard)[0][:, :classes], shards)
     labels = jnp.argmax(posteriors, axis=-1).astype(jnp.int32)
-    confusions, prior = jnp.exp(log_confusions), jnp.exp(log_prior)
+    confusions, prior = jax.tree.map(jnp.exp, parameters)
     return (labels, posteriors), confusions, prior, trace, done, small
 
 

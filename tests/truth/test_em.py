@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from jax.sharding import Mesh
 
-from ferjax.truth import Annotations, dawid_skene, majority_vote, one_coin
+from ferjax.truth import Annotations, dawid_skene, em, majority_vote, one_coin
 from ferjax.truth.annotations import read_known
 
 CROWDS = Path(__file__).parents[2] / "../shared/data/crowd"
@@ -97,6 +97,19 @@ def test_one_device_and_eight_agree(infer):
     np.testing.assert_allclose(eight.posteriors, one.posteriors, atol=1e-6)
     np.testing.assert_allclose(eight.confusions, one.confusions, atol=1e-6)
     np.testing.assert_allclose(eight.log_likelihood, one.log_likelihood, rtol=1e-6)
+
+
+@pytest.mark.parametrize("init", ["majority", "spectral"])
+def test_a_device_with_many_shards_agrees_with_one_that_has_one(monkeypatch, init):
+    annotations, truth = crowd(tasks=150, each=5)
+    options = {"max_iterations": 15, "tolerance": 0.0, "init": init, "gold": {3: int(truth[3])}}
+    whole = dawid_skene(annotations, mesh=on_devices(1), **options)
+    monkeypatch.setattr(em, "SHARD_TASKS", 20)
+    monkeypatch.setattr(em, "LEAST_OF_CELL", 1e-9)
+    parts = dawid_skene(annotations, mesh=on_devices(2), **options)
+    np.testing.assert_allclose(parts.posteriors, whole.posteriors, atol=1e-6)
+    np.testing.assert_allclose(parts.confusions, whole.confusions, atol=1e-6)
+    np.testing.assert_array_equal(parts.labels, whole.labels)
 
 
 def test_gold_stays_and_teaches():
