@@ -1,10 +1,9 @@
 """Crowd annotations as compact arrays, read from tables of (task, worker, label) without an object
 a row."""
 
-import collections
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -247,14 +246,25 @@ def read_columns(
     codes = [_Codes(f"{_name(table)}, column {names[0]}") for names in columns]
     row = 0
     with ThreadPoolExecutor(len(columns)) as pool:
+        added: list[Future] = []
         for batch in _batches(table, columns):
-            added = pool.map(_Codes.add, codes, batch.columns, [row] * len(codes))
-            collections.deque(added, maxlen=0)  # what was wrong with a column is raised here
+            _wait(added)  # one batch is numbered while the next is read
+            added = [
+                pool.submit(code.add, column, row)
+                for code, column in zip(codes, batch.columns, strict=True)
+            ]
             row += batch.num_rows
+        _wait(added)
         if not 0 < row < MOST_ROWS:
             rows = "no rows" if row == 0 else f"{row:,} rows; at most {MOST_ROWS - 1:,} will do"
             raise TableError(f"{_name(table)} has {rows}")
         return list(pool.map(_Codes.result, codes))
+
+
+def _wait(added: Sequence[Future]) -> None:
+    """Raises what was wrong with the first column that has a mistake."""
+    for future in added:
+        future.result()
 
 
 class _Codes:

@@ -6,9 +6,9 @@
 line of JSON, for each number of annotations: seconds of reading the file and of inferring, medians
 of `--repeats`; of the first run, which compiles; of an iteration, those of 120 less those of 20;
 peak memory of the process until then; and how many times the first number's seconds it took. The
-peer does the first number alone, reading included, three times. All keep the memory they free, as `ferjax.main`
-does. `copied_GB_a_second` is what this machine moves when an array larger than its caches is
-copied, read and written bytes counted.
+peer does the first number alone, reading included, three times. All keep the memory they free, as
+`ferjax.main` does. `copied_GB_a_second` is what this machine moves when an array larger than its
+caches is copied, read and written bytes counted.
 """
 
 import argparse
