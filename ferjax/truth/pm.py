@@ -53,6 +53,10 @@ def pm(annotations: Annotations, *, max_iterations: int = 100, seed: int = 0) ->
     workers labelled a task its votes count alike. If nobody ever disagrees all weigh 1. Ties are
     broken as in `majority_vote`.
 
+    Disagreements are counted, not divided by the labels given: a busy worker weighs less than one
+    as good who gave few. Where some gave very many labels, and others few, PM may end far below
+    the majority vote.
+
     Args:
       annotations: who said what.
       max_iterations: at most so many.
