@@ -27,14 +27,14 @@ def measure(folder: Path) -> dict[str, Any]:
     annotations = Annotations.from_table(folder / "label.csv")
     known = read_known(folder / "truth.csv", annotations, others=True)
     plain = dawid_skene(annotations)
-    found = {
-        "majority_vote": majority_vote(annotations),
-        "dawid_skene": plain,
-        "dawid_skene_spectral": dawid_skene(annotations, init="spectral"),
-        "one_coin": one_coin(annotations),
-        "pm": pm(annotations),
+    labels = {
+        "majority_vote": majority_vote(annotations).labels,
+        "dawid_skene": plain.labels,
+        "dawid_skene_spectral": dawid_skene(annotations, init="spectral").labels,
+        "one_coin": one_coin(annotations).labels,
+        "pm": pm(annotations).labels,
     }
-    rates = {name: accuracy(result.labels, known) for name, result in found.items()}
+    rates = {name: accuracy(found, known) for name, found in labels.items()}
     tasks, workers, classes = annotations.sizes
     return {
         **{"tasks": tasks, "workers": workers, "classes": classes},
