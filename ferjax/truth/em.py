@@ -31,6 +31,9 @@ SHARD_TASKS = 1 << 16
 LEAST_OF_CELL = 32
 """Annotations that a worker's label has in a shard on average: with fewer the gaps cost more."""
 
+TRACE = 128
+"""The trace of log-likelihoods has room for a multiple of this, so that few sizes are compiled."""
+
 MStep = Callable[[Float64[Array, "workers label truth"], Array], tuple[Array, Array]]
 
 
@@ -112,10 +115,12 @@ def infer(
     mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
     shards, rows = _shards(annotations, start, gold, mesh.size)
     with jax.enable_x64(True):
-        run = _compiled(mesh, m_step, prior == "estimate", max_iterations)
+        run = _compiled(mesh, m_step, prior == "estimate", -(-max_iterations // TRACE) * TRACE)
         least_change = tolerance * len(annotations.task)
         tasks, *shape = annotations.sizes
-        found = run(_place(shards, mesh), tuple(shape), tasks, pseudo_count, least_change)
+        found = run(
+            _place(shards, mesh), tuple(shape), tasks, max_iterations, pseudo_count, least_change
+        )
         of_tasks, *others = found
         if not of_tasks[0].is_fully_addressable:
             of_tasks = multihost_utils.process_allgather(of_tasks, tiled=True)
@@ -198,24 +203,33 @@ def _place(shards: Shards, mesh: Mesh) -> Shards:
 
 
 @functools.cache
-def _compiled(mesh: Mesh, m_step: MStep, estimate_prior: bool, max_iterations: int) -> Callable:
+def _compiled(mesh: Mesh, m_step: MStep, estimate_prior: bool, trace_size: int) -> Callable:
     """EM over the shards of all devices, compiled once for each shape of the data."""
     each, all_alike = PartitionSpec(AXIS), PartitionSpec()
 
     @partial(jax.jit, static_argnums=1)
-    def run(shards, shape, tasks, pseudo_count, least_change):
-        em = partial(_em, m_step, estimate_prior, max_iterations, shape)
+    def run(shards, shape, *numbers):
         return jax.shard_map(
-            em,
+            partial(_em, m_step, estimate_prior, trace_size, shape),
             mesh=mesh,
-            in_specs=(each, all_alike, all_alike, all_alike),
+            in_specs=(each, *[all_alike] * len(numbers)),
             out_specs=(each, *[all_alike] * 5),
-        )(shards, tasks, pseudo_count, least_change)
+        )(shards, *numbers)
 
     return run
 
 
-def _em(m_step, estimate_prior, max_iterations, shape, shards, tasks, pseudo_count, least_change):
+def _em(
+    m_step,
+    estimate_prior,
+    trace_size,
+    shape,
+    shards,
+    tasks,
+    max_iterations,
+    pseudo_count,
+    least_change,
+):
     """What one device does, shard by shard."""
     workers, classes = shape
     columns = _columns(classes)
@@ -275,7 +289,7 @@ def _em(m_step, estimate_prior, max_iterations, shape, shards, tasks, pseudo_cou
         return (done < max_iterations) & ~small
 
     parameters, penalty, _ = maximise(lambda shard: (begin(shard), jnp.float64(0)))
-    trace = jnp.zeros(max_iterations, jnp.float64)
+    trace = jnp.zeros(trace_size, jnp.float64)
     start = (jnp.int32(0), parameters, parameters, penalty, trace, jnp.bool(False))
     done, before, parameters, _, trace, small = jax.lax.while_loop(goes_on, iterate, start)
     posteriors = jax.lax.map(lambda shard: expect(before, shard)[0][:, :classes], shards)
