@@ -14,13 +14,15 @@ from ml_collections import ConfigDict
 
 from ferjax import truth, writers
 from ferjax.errors import UserError
-from ferjax.truth import Annotations
+from ferjax.truth import Annotations, OptionError, TableError
 from ferjax.truth.annotations import UNKNOWN, read_known
 from ferjax.truth.dawid_skene import check_start
 from ferjax.truth.em import check_options
 
 ALGORITHMS = ("majority_vote", "dawid_skene", "one_coin", "pm")
 TABLES = ("csv", "parquet")
+OPTIONS = ("pseudo_count", "prior", "max_iterations", "tolerance")
+"""Of the algorithms that are EM."""
 
 
 class Crowd(NamedTuple):
@@ -38,6 +40,11 @@ class Crowd(NamedTuple):
     truth: Int32[np.ndarray, " tasks"]
     seconds: float
 
+    @property
+    def measured(self) -> Int32[np.ndarray, " tasks"]:
+        """[T] `truth` without the tasks whose class was given as gold."""
+        return np.where(self.gold == UNKNOWN, self.truth, UNKNOWN).astype(np.int32)
+
 
 class Found(NamedTuple):
     """What any of the algorithms finds.
@@ -45,8 +52,8 @@ class Found(NamedTuple):
     Attributes:
       labels: [T] places in the classes.
       posteriors: [T, K] probability of each class, or its share of the votes.
-      confusions: [W, K, K] probability of a label (column) given the truth (row); nan in rows of
-        classes that a worker never met.
+      confusions: [W, K, K] probability of a label (column) given the truth (row). Where a worker
+        met no task of a class, votes give nan, and EM the labels that the worker gave as alike.
       log_likelihood: [iterations], empty where the algorithm has none.
       iterations: how many were done.
       converged: whether it stopped by itself.
@@ -97,6 +104,8 @@ def read(config: ConfigDict) -> Crowd:
             raise UserError(f"{field}={config[field]!r} is none of {', '.join(allowed)}")
     if config.gold and config.algorithm not in ("dawid_skene", "one_coin"):
         raise UserError(f"gold: {config.algorithm} takes no known truths")
+    if config.init != "majority" and config.algorithm != "dawid_skene":
+        raise UserError(f"init: {config.algorithm} always begins with the majority")
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed must lie in [0, 2³²), not {config.seed}")
     if not config.annotations:
@@ -108,22 +117,22 @@ def read(config: ConfigDict) -> Crowd:
         )
         gold = read_known(config.gold or None, annotations)
         known = read_known(config.truth or None, annotations, others=True)
-        check_options(**{x: config[x] for x in ("pseudo_count", "prior", "max_iterations")})
+        check_options(**{name: config[name] for name in OPTIONS})
         check_start(config.init, annotations)
-    except ValueError as error:
+    except (TableError, OptionError) as error:
         raise UserError(str(error)) from error
     return Crowd(annotations, gold, known, time.perf_counter() - start)
 
 
 def fingerprint(crowd: Crowd) -> dict[str, Any]:
-    """What tells a crowd from others, as JSON."""
+    """What tells a crowd from others, as JSON; what is merely measured by may change."""
     checksums = {}
     for name in ("tasks", "workers", "classes"):
         ids = getattr(crowd.annotations, name)
         checksums[name] = zlib.crc32("\n".join(map(str, ids)).encode())
     for name in ("task", "worker", "label"):
         checksums[name] = zlib.crc32(getattr(crowd.annotations, name).tobytes())
-    checksums |= {name: zlib.crc32(getattr(crowd, name).tobytes()) for name in ("gold", "truth")}
+    checksums["gold"] = zlib.crc32(crowd.gold.tobytes())
     tasks, workers, classes = crowd.annotations.sizes
     annotations = len(crowd.annotations.task)
     sizes = {"tasks": tasks, "workers": workers, "classes": classes, "annotations": annotations}
@@ -131,47 +140,28 @@ def fingerprint(crowd: Crowd) -> dict[str, Any]:
 
 
 def infer(config: ConfigDict, crowd: Crowd) -> Found:
-    """Runs `config.algorithm`.
-
-    Raises:
-      UserError: for an option out of its range.
-    """
+    """Runs `config.algorithm`."""
     start = time.perf_counter()
-    try:
-        found = _infer(config, crowd)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return found._replace(seconds=time.perf_counter() - start)
+    found = _infer(config, crowd)
+    return Found(**found, seconds=time.perf_counter() - start)
 
 
-def _infer(config: ConfigDict, crowd: Crowd) -> Found:
-    annotations, gold = crowd.annotations, crowd.gold
-    names = ("pseudo_count", "prior", "max_iterations", "tolerance")
-    options = {name: config[name] for name in names}
-    match config.algorithm:
-        case "majority_vote":
-            voted = truth.majority_vote(annotations, seed=config.seed)
-            return _from_votes(annotations, voted.labels, voted.posteriors, 1, True)
-        case "pm":
-            found = truth.pm(annotations, max_iterations=config.max_iterations, seed=config.seed)
-            return _from_votes(
-                annotations, found.labels, found.posteriors, found.iterations, found.converged
-            )
-        case "one_coin":
-            result = truth.one_coin(annotations, gold=gold, **options)
-        case _:
-            result = truth.dawid_skene(
-                annotations, init=config.init, gold=gold, seed=config.seed, **options
-            )
-    return Found(
-        result.labels,
-        result.posteriors,
-        result.confusions,
-        result.log_likelihood,
-        result.iterations,
-        result.converged,
-        seconds=0.0,
-    )
+def _infer(config: ConfigDict, crowd: Crowd) -> dict[str, Any]:
+    """All fields of `Found` but the seconds."""
+    annotations = crowd.annotations
+    if config.algorithm == "majority_vote":
+        voted = truth.majority_vote(annotations, seed=config.seed)
+        return _from_votes(annotations, voted.labels, voted.posteriors, 1, True)
+    if config.algorithm == "pm":
+        found = truth.pm(annotations, max_iterations=config.max_iterations, seed=config.seed)
+        done = found.iterations, found.converged
+        return _from_votes(annotations, found.labels, found.posteriors, *done)
+    options = {name: config[name] for name in OPTIONS} | {"gold": crowd.gold}
+    if config.algorithm == "one_coin":
+        em = truth.one_coin(annotations, **options)
+    else:
+        em = truth.dawid_skene(annotations, init=config.init, seed=config.seed, **options)
+    return {name: getattr(em, name) for name in Found._fields if name != "seconds"}
 
 
 def log(crowd: Crowd, found: Found, stage: str, metrics: writers.MetricsFile) -> None:
@@ -186,13 +176,13 @@ def log(crowd: Crowd, found: Found, stage: str, metrics: writers.MetricsFile) ->
         split="eval",
         step=found.iterations,
         epoch=float(found.iterations),
-        accuracy=accuracy(found.labels, crowd.truth),
+        accuracy=accuracy(found.labels, crowd.measured),
         seconds=found.seconds,
     )
 
 
 def write(config: ConfigDict, crowd: Crowd, found: Found, folder: Path) -> dict[str, Any]:
-    """Writes the tables and `result.json`, and returns what is in it."""
+    """Writes the tables and, last, `result.json`; returns what is in it."""
     annotations, trace = crowd.annotations, found.log_likelihood
     _write_table(_labels(annotations, found), folder / f"labels.{config.table}")
     _write_table(_workers(annotations, found), folder / "workers.csv")
@@ -206,8 +196,9 @@ def write(config: ConfigDict, crowd: Crowd, found: Found, folder: Path) -> dict[
         "classes": annotations.classes.tolist(),
         "annotations": len(annotations.task),
         "repeated": annotations.repeated,
-        "accuracy": accuracy(found.labels, crowd.truth),
-        "known_tasks": int((crowd.truth != UNKNOWN).sum()),
+        "accuracy": accuracy(found.labels, crowd.measured),
+        "known_tasks": int((crowd.measured != UNKNOWN).sum()),
+        "gold_tasks": int((crowd.gold != UNKNOWN).sum()),
         "tied_tasks": int(found.tied.sum()),
         "log_likelihood": float(trace[-1]) if len(trace) else None,
         "iterations": found.iterations,
@@ -224,9 +215,11 @@ def format_result(result: dict[str, Any]) -> str:
     lines = [
         f"{result['algorithm']}: annotations {result['annotations']:,}, tasks {result['tasks']:,}, "
         f"workers {result['workers']:,}, classes {len(result['classes'])}",
-        f"{result['iterations']} iterations, "
+        f"iterations {result['iterations']}, "
         f"{'converged' if result['converged'] else 'not converged'}, {result['seconds']:.2f} s",
     ]
+    if result["gold_tasks"]:
+        lines.append(f"gold tasks: {result['gold_tasks']:,}, left out of any accuracy")
     if result["tied_tasks"]:
         lines.append(f"tied tasks: {result['tied_tasks']:,}")
     if result["accuracy"] is not None:
@@ -273,12 +266,19 @@ def _from_votes(
     shares: Float[np.ndarray, "tasks classes"],
     iterations: int,
     converged: bool,
-) -> Found:
+) -> dict[str, Any]:
     """For algorithms without a model of confusions: these are counted against the votes' shares."""
     counts = expected_counts(annotations, shares)
     sizes = counts.sum(axis=2, keepdims=True)
     confusions = np.divide(counts, sizes, out=np.full_like(counts, np.nan), where=sizes > 0)
-    return Found(labels, shares, confusions, np.empty(0), iterations, converged, seconds=0.0)
+    return {
+        "labels": labels,
+        "posteriors": shares,
+        "confusions": confusions,
+        "log_likelihood": np.empty(0),
+        "iterations": iterations,
+        "converged": converged,
+    }
 
 
 def _labels(annotations: Annotations, found: Found) -> pa.Table:

@@ -19,6 +19,10 @@ from ferjax import parallel, writers
 from ferjax.errors import UserError
 
 IMMATERIAL = {
+    "annotations",  # of truth inference; what is in the files is checked by itself
+    "gold",
+    "table",
+    "truth",
     "data.cache",
     "data.dir",  # what was in it is checked by itself
     "data.in_memory",

@@ -103,6 +103,39 @@ def test_a_finished_run_infers_nothing_again(crowd, monkeypatch, capsys):
     assert "holds a run on other data" in capsys.readouterr().err
 
 
+def test_what_a_run_is_measured_by_may_be_given_later(crowd):
+    assert run(crowd) == 0
+    assert run(crowd, truth=str(crowd / "truth.csv"), table="parquet") == 0
+    result = json.loads((crowd / "run/result.json").read_text())
+    assert (result["accuracy"], result["known_tasks"]) == (1.0, 30)
+    assert (crowd / "run/labels.parquet").exists()
+
+
+def test_gold_is_left_out_of_the_accuracy(crowd, capsys):
+    (crowd / "gold.csv").write_text("task,label\nimg 3,sad\nimg 4,fear\n")
+    assert run(crowd, gold=str(crowd / "gold.csv"), truth=str(crowd / "truth.csv")) == 0
+    result = json.loads((crowd / "run/result.json").read_text())
+    assert (result["known_tasks"], result["gold_tasks"]) == (28, 2)
+    assert "gold tasks: 2, left out of any accuracy" in capsys.readouterr().out
+    truth_file = str(crowd / "truth.csv")
+    assert run(crowd, workdir="all", gold=truth_file, truth=truth_file) == 0
+    assert json.loads((crowd / "all/result.json").read_text())["accuracy"] is None
+
+
+@pytest.mark.parametrize("classes", [2, 3, 13])
+def test_reports_of_odd_crowds_are_written(tmp_path, classes):
+    """One worker, many classes, names of any length with signs that mean something elsewhere."""
+    names = [f"$x^{k}$ " + "a long name " * k for k in range(classes)]
+    rows = [(f"<task {k}>", "w$_1$" * 9, names[k]) for k in range(classes)]
+    write(tmp_path / "labels.csv", ("task", "worker", "label"), rows)
+    assert run(tmp_path) == 0
+    page = (tmp_path / "run/report/index.html").read_text()
+    assert "<task 0>" not in page
+    assert "&lt;task 0&gt;" in page
+    assert "agreement.png" not in page
+    assert ("most_reliable.png" in page) == (classes <= 12)
+
+
 def test_gold_stays_fixed(crowd):
     (crowd / "gold.csv").write_text("task,label\nimg 3,sad\nimg 4,fear\n")
     assert run(crowd, gold=str(crowd / "gold.csv")) == 0
@@ -121,8 +154,11 @@ def test_gold_stays_fixed(crowd):
         ({"algorithm": "pm", "gold": "gold.csv"}, "gold: pm takes no known truths"),
         ({"prior": "flat"}, "prior must be 'estimate' or 'uniform', not 'flat'"),
         ({"init": "zero"}, "init must be 'majority' or 'spectral', not 'zero'"),
-        ({"pseudo_count": -1.0}, "pseudo_count must be at least 0, not -1.0"),
-        ({"max_iterations": 0}, "max_iterations must be at least 1, not 0"),
+        ({"pseudo_count": -1.0}, "pseudo_count must be at least 0 and finite, not -1.0"),
+        ({"pseudo_count": float("inf")}, "pseudo_count must be at least 0 and finite, not inf"),
+        ({"tolerance": float("nan")}, "tolerance must be finite, not nan"),
+        ({"max_iterations": 0}, "max_iterations must lie in [1, 1,000,000], not 0"),
+        ({"algorithm": "pm", "init": "spectral"}, "init: pm always begins with the majority"),
         ({"repeated": "first"}, "repeated must be 'keep' or 'last', not 'first'"),
         ({"seed": -1}, "seed must lie in [0, 2³²), not -1"),
         ({"classes": ("anger", "fear")}, "label sad is none of the classes anger, fear"),
@@ -161,9 +197,10 @@ def test_ties_and_entropy_of_posteriors():
     np.testing.assert_allclose(found.entropy, [1, 0, 0.811278], atol=1e-6)
 
 
-def test_agreement_by_hand_counts_the_last_of_several_labels():
+def test_agreement_by_hand_counts_the_last_of_several_labels(monkeypatch):
     triples = [(0, "a", 0), (0, "b", 0), (1, "a", 1), (1, "b", 0), (1, "b", 1), (2, "a", 1)]
     triples += [(3, "a", 0), (3, "b", 1), (4, "c", 0)]
+    monkeypatch.setattr("ferjax.report.truth.LEAST_SHARED", 1)
     shares = agreement(annotations_of(triples), np.arange(3))
     np.testing.assert_allclose(shares[:2, :2], [[1, 2 / 3], [2 / 3, 1]])
     assert np.isnan(shares[2, :2]).all()

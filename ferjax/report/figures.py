@@ -29,6 +29,7 @@ STYLE: dict[Any, Any] = {
     "xtick.color": "#3a3f47",
     "ytick.color": "#3a3f47",
     "savefig.dpi": 140,
+    "text.parse_math": False,  # names may have a dollar sign
 }
 """Settings under which the figures are meant to be drawn."""
 
@@ -247,10 +248,12 @@ def confusion_grid(
       classes: names.
       titles: of each coder.
     """
-    side = max(2.2, 0.42 * len(classes))
+    side = max(2.4, 0.42 * len(classes))
     columns = max(1, min(len(titles), int(13 / side)))
     rows = -(-len(titles) // columns)
-    figure = Figure(figsize=(columns * side + 1.2, rows * (side + 1.3)), layout="constrained")
+    names = 0.07 * max(map(len, classes))  # inches
+    size = (columns * side + 0.6 + names, rows * (side + 1.0 + names))
+    figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     for place, panel in enumerate(panels.flat):
         if place >= len(titles):
@@ -313,6 +316,7 @@ def scatter(
     panel.plot(across, up, "o", ms=5, mec="none", alpha=0.5, color=STAGE_COLOURS[1], clip_on=False)
     panel.set_xscale("log")
     panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    panel.set_xlim(0.8, max(10.0, 1.25 * float(across.max())))
     panel.set_ylim(0, 100)
     panel.set_xlabel(name)
     panel.set_ylabel(value)
@@ -327,7 +331,7 @@ def _draw_shares(
     panel.imshow(shares, cmap=matplotlib.colormaps["Blues"], vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(shares):
         text = "–" if np.isnan(share) else f"{100 * share:.0f}"
-        colour = "white" if share > 0.55 else _INK if share >= 0.005 else _MUTED
+        colour = "white" if share > 0.65 else _INK if share >= 0.005 else _MUTED
         weight = "bold" if row == column else "normal"
         panel.text(
             column,
@@ -344,6 +348,9 @@ def _draw_shares(
 
 
 def _name_columns(panel: Axes, names: Sequence[str] | np.ndarray) -> None:
+    if max(map(len, names)) <= 3:
+        panel.set_xticks(range(len(names)), names)
+        return
     panel.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
 
 

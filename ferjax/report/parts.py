@@ -1,6 +1,7 @@
 """What reports of all kinds have in common: pictures with their words, and what a run was."""
 
 import json
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +33,9 @@ class Pictures:
         """The HTML of the pictures, saved."""
         parts = []
         for picture in pictures:
-            picture.drawing.savefig(self._folder / picture.file)
+            with warnings.catch_warnings():  # a script that the font lacks is drawn as boxes
+                warnings.filterwarnings("ignore", "Glyph .* missing from font")
+                picture.drawing.savefig(self._folder / picture.file)
             parts.append(page.figure(picture.file, picture.alt, picture.caption))
         return "\n".join(parts)
 

@@ -1,5 +1,6 @@
 """The report of truth inference: how reliable coders are, what is in doubt, and who agrees."""
 
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from ml_collections import ConfigDict
 from scipy import sparse
 
 from ferjax import writers
-from ferjax.infer import Crowd, Found, estimated_accuracy
+from ferjax.infer import Crowd, Found, estimated_accuracy, expected_counts
 from ferjax.report import figures, page
 from ferjax.report.parts import Picture, Pictures, configuration, duration, percent
-from ferjax.truth.annotations import NO_CLASS, UNKNOWN, Annotations
+from ferjax.truth import Annotations
+
+Show = Callable[[Iterable[Picture]], str]
+"""Saves pictures and gives their HTML."""
 
 CODERS = 4
 """Most and least reliable coders whose confusion matrices are drawn."""
@@ -23,8 +27,14 @@ AGREEING = 20
 """Coders, those with most labels, whose agreement is drawn."""
 DOUBTS = 20
 """Tasks listed as most in doubt."""
-MOST_CLASSES = 20
+MOST_CLASSES = 12
 """Matrices of more classes are not drawn, as nobody could read them."""
+MISTAKES = 10
+"""Most frequent mistakes listed."""
+LEAST_SHARED = 5
+"""Coders who share fewer tasks are not said to agree or not."""
+NAME = 18
+"""Characters of a name in a figure."""
 
 
 def write(
@@ -43,13 +53,15 @@ def write(
     annotations = crowd.annotations
     with matplotlib.rc_context(figures.STYLE):
         sections = {
-            "Coders": _spread(annotations, found, show) + _reliable(annotations, found, show),
+            "Coders": _coders(annotations, found, show),
             "Doubt": show([_entropy(found)]) + _doubts(annotations, found),
             "Agreement": show([_agreement(annotations)]),
             "Data and configuration": _results(result) + configuration(config, folder),
         }
-        if result["accuracy"] is not None and len(annotations.classes) <= MOST_CLASSES:
-            sections = {"Known truth": show([_confusion(crowd, found)])} | sections
+        if result["accuracy"] is not None:
+            sections = {"Known truth": _known(crowd, found, show)} | sections
+        if len(annotations.workers) == 1:
+            del sections["Agreement"]
     title = f"{result['algorithm'].replace('_', ' ')} on {Path(config.annotations).name}"
     text = page.document(title, _lead(result), sections)
     writers.write_text(folder / "report" / "index.html", text)
@@ -58,7 +70,7 @@ def write(
 def agreement(
     annotations: Annotations, coders: Int[np.ndarray, " coders"]
 ) -> Float[np.ndarray, "coders coders"]:
-    """Share of the tasks labelled by both on which two coders agree, nan where there are none.
+    """Share of the tasks labelled by both on which two coders agree, nan where these are too few.
 
     Of several labels of one coder for one task the last counts.
     """
@@ -79,7 +91,8 @@ def agreement(
         return (mine @ mine.T).toarray()
 
     both = shared(task, tasks)
-    return np.where(both > 0, shared(said, tasks * classes) / np.maximum(both, 1), np.nan)
+    enough = both >= LEAST_SHARED
+    return np.where(enough, shared(said, tasks * classes) / np.maximum(both, 1), np.nan)
 
 
 def _lead(result: dict[str, Any]) -> str:
@@ -87,7 +100,9 @@ def _lead(result: dict[str, Any]) -> str:
         f"{result['annotations']:,} annotations of {result['tasks']:,} tasks by "
         f"{result['workers']:,} coders, {len(result['classes'])} classes."
     )
-    key = {"iterations": f"{result['iterations']:,}", "time": duration(result["seconds"])}
+    key = {"time": duration(result["seconds"])}
+    if result["algorithm"] != "majority_vote":
+        key = {"iterations": f"{result['iterations']:,}"} | key
     if result["accuracy"] is not None:
         key = {"accuracy": f"{result['accuracy']:.2%}"} | key
     return page.paragraph(crowd, "lead") + page.key_figures(key)
@@ -98,8 +113,8 @@ def _results(result: dict[str, Any]) -> str:
         "classes": ", ".join(map(str, result["classes"])),
         "annotations that repeat an earlier task and coder": f"{result['repeated']:,}",
         "tasks whose likeliest classes are tied": f"{result['tied_tasks']:,}",
-        "iterations": f"{result['iterations']:,}"
-        + ("" if result["converged"] else ", not converged"),
+        "converged": "yes" if result["converged"] else "no",
+        "tasks given as gold": f"{result['gold_tasks']:,}",
     }
     if result["log_likelihood"] is not None:
         rows["log-likelihood"] = f"{result['log_likelihood']:.2f}"
@@ -108,12 +123,15 @@ def _results(result: dict[str, Any]) -> str:
     return page.fields(rows)
 
 
-def _confusion(crowd: Crowd, found: Found) -> Picture:
-    names = crowd.annotations.classes.astype(str)
-    told = (crowd.truth != UNKNOWN) & (crowd.truth != NO_CLASS)
+def _known(crowd: Crowd, found: Found, show: Show) -> str:
+    names = _classes(crowd.annotations)
+    told = crowd.measured >= 0
     counts = np.zeros((len(names), len(names)), np.int64)
-    np.add.at(counts, (crowd.truth[told], found.labels[told]), 1)
-    return Picture(
+    np.add.at(counts, (crowd.measured[told], found.labels[told]), 1)
+    mistakes = _mistakes(counts.astype(np.float64), crowd.annotations, "truth taken for")
+    if len(names) > MOST_CLASSES:
+        return mistakes
+    picture = Picture(
         "known_truth.png",
         figures.confusion_matrix(
             counts, names, "% of each known class", columns="inferred label", rows="truth (tasks)"
@@ -122,9 +140,34 @@ def _confusion(crowd: Crowd, found: Found) -> Picture:
         "The tasks whose truth is known: each row is a true class and sums to 100%, the columns "
         "are what was inferred.",
     )
+    return show([picture]) + mistakes
 
 
-def _spread(annotations: Annotations, found: Found, show: Any) -> str:
+def _mistakes(
+    counts: Float[np.ndarray, "classes classes"], annotations: Annotations, title: str
+) -> str:
+    """A table of the most frequent mistakes; row = truth."""
+    names = annotations.classes.astype(str)
+    wrong = counts * (1 - np.eye(len(names)))
+    rows = {}
+    for cell in np.argsort(-wrong.reshape(-1), kind="stable")[:MISTAKES]:
+        k, j = divmod(int(cell), len(names))
+        if wrong[k, j] >= 0.5:
+            share = percent(float(wrong[k, j] / counts[k].sum()))
+            rows[f"{names[k]} as {names[j]}"] = [f"{wrong[k, j]:,.0f}", share]
+    return page.table((title, "times", "of this class"), rows) if rows else ""
+
+
+def _coders(annotations: Annotations, found: Found, show: Show) -> str:
+    counts = expected_counts(annotations, found.posteriors)
+    parts = [_spread(annotations, found, show)]
+    if len(annotations.classes) <= MOST_CLASSES:
+        parts.append(show(_reliable(annotations, found, counts)))
+    parts.append(_mistakes(counts.sum(axis=0), annotations, "mistakes of all coders, as expected"))
+    return "\n".join(parts)
+
+
+def _spread(annotations: Annotations, found: Found, show: Show) -> str:
     right = estimated_accuracy(annotations, found.posteriors)
     given = np.bincount(annotations.worker)
     picture = Picture(
@@ -142,35 +185,43 @@ def _half(given: Int[np.ndarray, " workers"]) -> int:
     return int(np.searchsorted(np.cumsum(np.sort(given)[::-1]), given.sum() / 2)) + 1
 
 
-def _reliable(annotations: Annotations, found: Found, show: Any) -> str:
-    names = annotations.classes.astype(str)
-    if len(names) > MOST_CLASSES:
-        return page.paragraph(
-            f"Confusion matrices of {len(names)} classes are not drawn: see confusions.npz."
-        )
+def _reliable(
+    annotations: Annotations, found: Found, counts: Float[np.ndarray, "workers classes classes"]
+) -> Iterator[Picture]:
     given = np.bincount(annotations.worker)
     right = estimated_accuracy(annotations, found.posteriors)
+    met = counts.sum(axis=2, keepdims=True) >= 0.5  # else a row says nothing of the coder
+    confusions = np.where(met, found.confusions, np.nan)
     least = min(LEAST_LABELS, int(given.max()))
     judged = np.flatnonzero(given >= least)
     order = judged[np.argsort(-right[judged], kind="stable")]
-    pictures = []
-    for which, coders in {"most": order[:CODERS], "least": order[::-1][:CODERS]}.items():
-        titles = [
-            f"coder {annotations.workers[c]}\n{percent(float(right[c]))} of {given[c]:,} right"
-            for c in coders
-        ]
-        pictures.append(
-            Picture(
-                f"{which}_reliable.png",
-                figures.confusion_grid(found.confusions[coders], names, titles),
-                f"Confusion matrices of the {which} reliable coders: "
-                + "; ".join(title.replace("\n", ", ") for title in titles),
-                f"The {which} reliable of the {len(judged):,} coders with at least {least} labels: "
-                "how often, in per cent, each says the label of the column where the row is true. "
-                "Above each, the share of its labels that is right, as expected.",
-            )
+    for which, coders in (("most", order[:CODERS]), ("least", order[CODERS:][::-1][:CODERS])):
+        if len(coders) == 0:
+            continue
+        said = [f"{percent(float(right[c]))} of {given[c]:,} right" for c in coders]
+        names = [str(annotations.workers[c]) for c in coders]
+        titles = [f"{_short(name)}\n{text}" for name, text in zip(names, said, strict=True)]
+        pairs = zip(names, said, strict=True)
+        yield Picture(
+            f"{which}_reliable.png",
+            figures.confusion_grid(confusions[coders], _classes(annotations), titles),
+            f"Confusion matrices of the {which} reliable coders: "
+            + "; ".join(f"{name}, {text}" for name, text in pairs),
+            f"The {which} reliable of the {len(judged):,} coders with at least {least} labels: "
+            "how often, in per cent, each says the label of the column where the row is true; – "
+            "where the coder met no task of that class. Above each, the share of its labels that "
+            "is right, as expected.",
         )
-    return show(pictures)
+
+
+def _classes(annotations: Annotations) -> list[str]:
+    return [_short(str(name)) for name in annotations.classes]
+
+
+def _short(name: str) -> str:
+    """What fits a figure: both ends of a long name."""
+    half = NAME // 2
+    return name if len(name) <= NAME else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _entropy(found: Found) -> Picture:
@@ -215,9 +266,12 @@ def _agreement(annotations: Annotations) -> Picture:
     return Picture(
         "agreement.png",
         figures.share_matrix(
-            shares, annotations.workers[coders].astype(str), "% of shared tasks labelled alike"
+            shares,
+            [_short(str(name)) for name in annotations.workers[coders]],
+            "% of shared tasks labelled alike",
         ),
         "Agreement between the coders with most labels.",
         f"On how many of the tasks that both labelled two coders agree, in per cent, for the "
-        f"{len(coders)} coders with most labels, the busiest first; – where they share no task.",
+        f"{len(coders)} coders with most labels, the busiest first; – where they share fewer than "
+        f"{LEAST_SHARED} tasks.",
     )

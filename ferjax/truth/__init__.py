@@ -3,10 +3,18 @@
 Knows nothing of images, and imports nothing of the rest of ferjax.
 """
 
-from ferjax.truth.annotations import Annotations, TableError
+from ferjax.truth.annotations import Annotations, OptionError, TableError
 from ferjax.truth.dawid_skene import dawid_skene
 from ferjax.truth.majority import majority_vote
 from ferjax.truth.one_coin import one_coin
 from ferjax.truth.pm import pm
 
-__all__ = ["Annotations", "TableError", "dawid_skene", "majority_vote", "one_coin", "pm"]
+__all__ = [
+    "Annotations",
+    "OptionError",
+    "TableError",
+    "dawid_skene",
+    "majority_vote",
+    "one_coin",
+    "pm",
+]

@@ -1,6 +1,7 @@
 """Crowd annotations as compact arrays, read from tables of (task, worker, label) without an object
 a row."""
 
+import contextlib
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,9 @@ UNKNOWN, NO_CLASS = -1, -2
 NOTHING = pa.array(["", "nan", "NaN", "NAN"])
 """Strings that are no id. Others that mean nothing to some, such as None, may be a class."""
 
+LONGEST = 300
+"""Characters of a message."""
+
 MOST_ROWS = 2**31
 BATCH_ROWS = 1 << 17
 SEARCHED_ROWS = 1 << 20
@@ -32,6 +36,10 @@ TABLE_SIZE = 1 << 24
 
 class TableError(ValueError):
     """A table that cannot be used; says in one line what to mend."""
+
+
+class OptionError(ValueError):
+    """An option out of its range; says in one line which are in it."""
 
 
 class Annotations(NamedTuple):
@@ -67,7 +75,8 @@ class Annotations(NamedTuple):
 
         Args:
           table: a pandas or Arrow table, or the path of a CSV or Parquet file, which is read in
-            batches. The cells of a CSV are strings.
+            batches. The cells of a CSV are strings. Ids that are no numbers, booleans or strings,
+            such as dates, become strings.
           classes: the labels that may be chosen, in the order wanted; None: those that were.
           repeated: what becomes of several annotations of one task by one worker: 'keep' counts
             each, 'last' only the last of them.
@@ -75,17 +84,16 @@ class Annotations(NamedTuple):
         Raises:
           TableError: for a missing column, an empty cell or NaN (naming the row, the first being
             1), a label that may not be chosen, a table without rows, or a single class.
-          ValueError: for another `repeated`.
+          OptionError: for another `repeated`.
         """
         if repeated not in ("keep", "last"):
-            raise ValueError(f"repeated must be 'keep' or 'last', not {repeated!r}")
+            raise OptionError(f"repeated must be 'keep' or 'last', not {repeated!r}")
         columns = read_columns(table, (TASK_NAMES, ("worker",), ("label",)))
         (tasks, task), (workers, worker), (labels, label) = columns
         known = labels[ascending(labels)] if classes is None else np.asarray(classes)
         if len(known) < 2:
-            raise TableError(
-                f"{_name(table)}: the only class is {known[0]}; at least two are needed"
-            )
+            only = f"the only class is {known[0]}" if len(known) else "there is no class"
+            raise TableError(f"{_name(table)}: {only}; at least two are needed")
         if len(set(known.tolist())) < len(known):
             raise TableError(f"classes names one twice: {', '.join(map(str, known))}")
         label = _places(labels, known, label, _name(table))
@@ -106,8 +114,8 @@ def read_known(
       table: a mapping of task to label; or a table as for `Annotations.from_table` with columns
         `task` (or `item`) and `label` (or `truth`); or an array such as this function returns; or
         None if nothing is known. Tasks that nobody annotated are passed over.
-      annotations: gives tasks and classes. Ids are compared as the annotations have them: strings
-        with strings, and numbers with numbers written as strings.
+      annotations: gives tasks and classes. Ids of unlike types are compared as numbers, if strings
+        are all numbers, else as strings.
       others: whether labels that are none of the classes may occur; they become `NO_CLASS`.
 
     Raises:
@@ -120,7 +128,9 @@ def read_known(
     if isinstance(table, np.ndarray):
         return _checked(table, annotations)
     if isinstance(table, Mapping):
-        table = pa.table({"task": list(table.keys()), "label": list(table.values())})
+        pairs = {"task": list(table.keys()), "label": list(table.values())}
+        with _one_line("the known truths"):
+            table = pa.table(pairs)
     (tasks, task), (labels, label) = read_columns(table, (TASK_NAMES, ("label", "truth")))
     place = positions(tasks, annotations.tasks)[task]
     rows = np.flatnonzero(place >= 0)
@@ -167,12 +177,11 @@ def _sorted(
 
 def ascending(values: np.ndarray) -> Int32[np.ndarray, " values"]:
     """The order that sorts ids; strings that are all whole numbers are sorted as numbers."""
-    if values.dtype == object:
-        try:
-            values = values.astype(np.int64)
-        except ValueError:
-            values = values.astype(str)
-    return np.argsort(values, kind="stable").astype(np.int32)
+    ids = values.tolist()
+    if all(isinstance(value, str) for value in ids):
+        with contextlib.suppress(ValueError):
+            ids = [int(value) for value in ids]
+    return np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int32)
 
 
 def _places(
@@ -223,12 +232,21 @@ def _checked(
 
 
 def positions(values: np.ndarray, among: np.ndarray) -> Int32[np.ndarray, " values"]:
-    """Where each id is found among others, -1 where not; unlike types are compared as strings."""
-    left, right = pa.array(values), pa.array(among)
-    if left.type != right.type:
-        left, right = (pc.cast(ids, pa.string()) for ids in (left, right))
+    """Where each id is found among others, -1 where not; for unlike types see `read_known`."""
+    left, right = _alike(pa.array(values), pa.array(among))
     found = pc.fill_null(pc.index_in(left, value_set=right), -1)
     return found.to_numpy(zero_copy_only=False).copy()
+
+
+def _alike(left: pa.Array, right: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Two arrays cast to one type."""
+    if left.type == right.type:
+        return left, right
+    kinds = [ids.type for ids in (left, right) if not pa.types.is_string(ids.type)]
+    for kind in (*kinds, pa.float64()):
+        with contextlib.suppress(pa.ArrowException):  # some value is not of this type
+            return left.cast(kind), right.cast(kind)
+    return left.cast(pa.string()), right.cast(pa.string())
 
 
 def read_columns(
@@ -285,6 +303,7 @@ class _Codes:
     def add(self, column: pa.Array, first_row: int) -> None:
         if len(column) == 0:
             return
+        column = _plain(column, self._where)
         self._refuse_empty(column, first_row)
         if self._table and _is_small_integer(column.type):
             found = self._table.number(column.to_numpy(), first_row, self._count)
@@ -310,8 +329,8 @@ class _Codes:
 
     def _refuse_empty(self, column: pa.Array, first_row: int) -> None:
         empty = column.is_null(nan_is_null=True)
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            empty = pc.or_(empty, pc.is_in(column, NOTHING.cast(column.type)))
+        if pa.types.is_string(column.type):
+            empty = pc.or_(empty, pc.is_in(column, NOTHING))
         if pc.any(empty).as_py():
             row = first_row + empty.index(True).as_py() + 1
             raise TableError(f"{self._where}, row {row}: empty or NaN")
@@ -377,23 +396,63 @@ def _is_small_integer(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) and kind != pa.uint64()
 
 
+def _plain(column: pa.Array, where: str) -> pa.Array:
+    """The column as whole numbers, floats, booleans or strings.
+
+    Raises:
+      TableError: for a type that cannot be written as a string.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind = column.type
+    with _one_line(f"{where}, of type {kind}"):
+        if pa.types.is_float16(kind):
+            return column.cast(pa.float32())
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+            return column
+        return column.cast(pa.string())
+
+
+@contextlib.contextmanager
+def _one_line(where: str) -> Iterator[None]:
+    """Turns what Arrow says, which may be long, into a `TableError` of one line."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise TableError(f"{where}: {' '.join(str(error).split())[:LONGEST]}") from error
+
+
 def _batches(table: Any, columns: tuple[tuple[str, ...], ...]) -> Iterator[pa.RecordBatch]:
     """Record batches of the wanted columns, in the order asked for."""
     try:
-        if isinstance(table, str | Path) and Path(table).suffix == ".parquet":
-            with pq.ParquetFile(table) as file:
-                chosen = _choose(file.schema_arrow.names, columns, table)
-                for batch in file.iter_batches(BATCH_ROWS, columns=chosen):
-                    yield batch.select(chosen)
-        elif isinstance(table, str | Path):
-            yield from _csv_batches(table, columns)
-        else:
-            table = table if isinstance(table, pa.Table) else _from_pandas(table, columns)
-            yield from table.select(_choose(table.column_names, columns, table)).to_batches()
+        with _one_line(_name(table)):
+            if isinstance(table, str | Path):
+                yield from (_parquet_batches if _is_parquet(table) else _csv_batches)(
+                    table, columns
+                )
+            else:
+                table = _as_arrow(table, columns)
+                yield from table.select(_choose(table.column_names, columns, table)).to_batches()
     except OSError as error:
         raise TableError(f"cannot read {table}: {error.strerror or error}") from error
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise TableError(f"{_name(table)}: {' '.join(str(error).split())}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TableError(
+            f"{_name(table)} is neither Parquet nor a CSV in UTF-8: {error}"
+        ) from error
+
+
+def _is_parquet(path: str | Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"PAR1" or Path(path).suffix.lower() == ".parquet"
+
+
+def _parquet_batches(
+    path: str | Path, columns: tuple[tuple[str, ...], ...]
+) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        chosen = _choose(file.schema_arrow.names, columns, path)
+        for batch in file.iter_batches(BATCH_ROWS, columns=chosen):
+            yield batch.select(chosen)
 
 
 def _csv_batches(
@@ -426,9 +485,17 @@ def _csv_batches(
         raise TableError(f"{path}, {invalid[0]}") from error
 
 
-def _from_pandas(frame: Any, columns: tuple[tuple[str, ...], ...]) -> pa.Table:
-    chosen = _choose(list(frame.columns), columns, frame)
-    return pa.Table.from_pandas(frame[chosen], preserve_index=False)
+def _as_arrow(table: Any, columns: tuple[tuple[str, ...], ...]) -> pa.Table:
+    if isinstance(table, pa.Table):
+        return table
+    if isinstance(table, pa.RecordBatch):
+        return pa.Table.from_batches([table])
+    if not hasattr(table, "columns"):
+        raise TableError(
+            f"a pandas or Arrow table, or a path, is needed, not {type(table).__name__}"
+        )
+    chosen = _choose(list(table.columns), columns, table)
+    return pa.Table.from_pandas(table[chosen], preserve_index=False)
 
 
 def _choose(there: list[str], columns: tuple[tuple[str, ...], ...], table: Any) -> list[str]:
@@ -440,7 +507,9 @@ def _choose(there: list[str], columns: tuple[tuple[str, ...], ...], table: Any) 
         found = [name for name in names if name in there]
         if not found:
             wanted, present = " or ".join(names), ", ".join(map(str, there))
-            raise TableError(f"{_name(table)} has no column {wanted}, but {present}")
+            raise TableError(f"{_name(table)} has no column {wanted}, but {present}"[:LONGEST])
+        if there.count(found[0]) > 1:
+            raise TableError(f"{_name(table)} has several columns {found[0]}")
         chosen.append(found[0])
     return chosen
 

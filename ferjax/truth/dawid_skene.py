@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float64
 
 from ferjax.truth import em, spectral
-from ferjax.truth.annotations import Annotations, read_known
+from ferjax.truth.annotations import Annotations, OptionError, read_known
 
 
 def dawid_skene(
@@ -44,7 +44,8 @@ def dawid_skene(
       mesh: devices to spread the tasks over; None: all of them.
 
     Raises:
-      ValueError: for an argument out of its range, or a mistake in `gold`.
+      OptionError: for an argument out of its range.
+      TableError: for a mistake in `gold`.
     """
     check_start(init, annotations)
     return em.infer(
@@ -61,9 +62,9 @@ def dawid_skene(
 
 
 def check_start(init: str, annotations: Annotations) -> None:
-    """Raises a ValueError for another start, or a spectral one from too few workers."""
+    """Raises an `OptionError` for another start, or a spectral one from too few workers."""
     if init not in ("majority", "spectral"):
-        raise ValueError(f"init must be 'majority' or 'spectral', not {init!r}")
+        raise OptionError(f"init must be 'majority' or 'spectral', not {init!r}")
     if init == "spectral":
         spectral.check_workers(annotations)
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Float32, Float64, Int32
 from scipy import sparse
 
 from ferjax.truth import segments
-from ferjax.truth.annotations import Annotations, stable_order
+from ferjax.truth.annotations import Annotations, OptionError, stable_order
 
 AXIS = "tasks"
 FLOOR = 1e-10
@@ -34,6 +34,8 @@ LEAST_OF_CELL = 32
 TRACE = 128
 """The trace of log-likelihoods has room for a multiple of this, so that few sizes are compiled."""
 
+MOST_ITERATIONS = 1_000_000
+
 MStep = Callable[[Float64[Array, "workers label truth"], Array], tuple[Array, Array]]
 
 
@@ -47,7 +49,8 @@ class Inferred(NamedTuple):
         M-step.
       prior: [K] probability of each class.
       log_likelihood: [iterations] of all annotations, at each E-step; with pseudo-counts the
-        penalised one. It never falls.
+        penalised one. It never falls, but for the rounding of posteriors in float32 (some 1e-9 an
+        annotation).
       iterations: how many were done.
       converged: whether the last one changed the log-likelihood by less than the tolerance.
     """
@@ -108,9 +111,14 @@ def infer(
       mesh: devices to spread the tasks over; None: all.
 
     Raises:
-      ValueError: see `check_options`.
+      OptionError: see `check_options`.
     """
-    check_options(pseudo_count=pseudo_count, prior=prior, max_iterations=max_iterations)
+    check_options(
+        pseudo_count=pseudo_count,
+        prior=prior,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+    )
     devices = np.array(jax.devices()) if mesh is None else mesh.devices.reshape(-1)
     mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
     shards, rows = _shards(annotations, start, gold, mesh.size)
@@ -137,14 +145,25 @@ def infer(
     )
 
 
-def check_options(*, pseudo_count: float, prior: str, max_iterations: int) -> None:
-    """Raises a ValueError for another prior, a negative pseudo-count, fewer than one iteration."""
+def check_options(
+    *, pseudo_count: float, prior: str, max_iterations: int, tolerance: float
+) -> None:
+    """Raises an `OptionError` for a number out of its range, or another prior."""
     if prior not in ("estimate", "uniform"):
-        raise ValueError(f"prior must be 'estimate' or 'uniform', not {prior!r}")
-    if not pseudo_count >= 0:
-        raise ValueError(f"pseudo_count must be at least 0, not {pseudo_count}")
-    if max_iterations < 1:
-        raise ValueError(f"max_iterations must be at least 1, not {max_iterations}")
+        raise OptionError(f"prior must be 'estimate' or 'uniform', not {prior!r}")
+    if not 0 <= pseudo_count < np.inf:
+        raise OptionError(f"pseudo_count must be at least 0 and finite, not {pseudo_count}")
+    if not np.isfinite(tolerance):
+        raise OptionError(f"tolerance must be finite, not {tolerance}")
+    check_iterations(max_iterations)
+
+
+def check_iterations(max_iterations: int) -> None:
+    """Raises an `OptionError` for fewer than one, or more than a trace should hold."""
+    if not 1 <= max_iterations <= MOST_ITERATIONS:
+        raise OptionError(
+            f"max_iterations must lie in [1, {MOST_ITERATIONS:,}], not {max_iterations}"
+        )
 
 
 def _shards(

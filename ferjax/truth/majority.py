@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float64, Int32, Num
@@ -32,7 +33,8 @@ def majority_vote(annotations: Annotations, *, seed: int = 0) -> Majority:
     """
     counts = vote_counts(annotations)
     draw = np.random.default_rng(seed).random(len(counts))
-    labels = np.asarray(break_ties(jnp.asarray(counts), jnp.asarray(draw, jnp.float32)))
+    with jax.enable_x64(True):
+        labels = np.asarray(break_ties(jnp.asarray(counts), jnp.asarray(draw)))
     tied = (counts == counts.max(axis=1, keepdims=True)).sum(axis=1) > 1
     return Majority(labels, counts / counts.sum(axis=1, keepdims=True), tied)
 
@@ -43,8 +45,12 @@ def break_ties(
     """The class with most votes; of m that tie, in ascending order, the one at place ⌊m·draw⌋."""
     leads = votes == jnp.max(votes, axis=1, keepdims=True)
     leads = leads.astype(jnp.int32)
-    turn = jnp.floor(jnp.sum(leads, axis=1).astype(draw.dtype) * draw).astype(jnp.int32) + 1
-    return jnp.argmax(jnp.cumsum(leads, axis=1) == turn[:, None], axis=1).astype(jnp.int32)
+    several = jnp.sum(leads, axis=1, dtype=jnp.int32)
+    turn = jnp.floor(several.astype(draw.dtype) * draw).astype(jnp.int32) + 1
+    turn = jnp.minimum(turn, several)  # the product may be rounded up
+    return jnp.argmax(jnp.cumsum(leads, axis=1, dtype=jnp.int32) == turn[:, None], axis=1).astype(
+        jnp.int32
+    )
 
 
 def vote_counts(annotations: Annotations) -> Int32[np.ndarray, "tasks classes"]:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float64, Int32
 
 from ferjax.truth.annotations import Annotations
+from ferjax.truth.em import check_iterations
 from ferjax.truth.majority import break_ties
 
 NEVER_WRONG = 0.5
@@ -63,10 +64,9 @@ def pm(annotations: Annotations, *, max_iterations: int = 100, seed: int = 0) ->
       seed: of the ties.
 
     Raises:
-      ValueError: for fewer than one iteration.
+      OptionError: for fewer than one iteration, or more than a million.
     """
-    if max_iterations < 1:
-        raise ValueError(f"max_iterations must be at least 1, not {max_iterations}")
+    check_iterations(max_iterations)
     with jax.enable_x64(True):
         draw = np.random.default_rng(seed).random(len(annotations.tasks))
         found = _pm(

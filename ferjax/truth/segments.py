@@ -101,7 +101,8 @@ def _block_total(values: Array, block: Array) -> Array:
     if block.shape[1] == 1:
         return chunk[:, 0]
     # A reduction would be fused with the gathers and repeat them; a product with ones is not.
-    return jnp.einsum("c,ncp->np", jnp.ones(block.shape[1], values.dtype), chunk)
+    ones = jnp.ones(block.shape[1], values.dtype)
+    return jnp.einsum("c,ncp->np", ones, chunk, precision="highest")  # else bfloat16 on a TPU
 
 
 def _turn(shard: np.ndarray, shards: int) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float64
 from scipy.optimize import linear_sum_assignment
 
-from ferjax.truth.annotations import Annotations
+from ferjax.truth.annotations import Annotations, OptionError
 
 RESTARTS, POWER_STEPS = 100, 100
 LEAST = 1e-6
@@ -31,7 +31,7 @@ def start(annotations: Annotations, *, seed: int = 0) -> Float64[np.ndarray, "ta
       seed: of the three groups, drawn at random, and of the power method's restarts.
 
     Raises:
-      ValueError: for fewer than three workers.
+      OptionError: for fewer than three workers.
     """
     check_workers(annotations)
     tasks, workers, classes = annotations.sizes
@@ -49,9 +49,9 @@ def start(annotations: Annotations, *, seed: int = 0) -> Float64[np.ndarray, "ta
 
 
 def check_workers(annotations: Annotations) -> None:
-    """Raises a ValueError for fewer than three workers, of whom no three groups can be made."""
+    """Raises an `OptionError` for fewer than three workers, of whom no three groups can be made."""
     if len(annotations.workers) < 3:
-        raise ValueError(
+        raise OptionError(
             f"the spectral start needs at least three workers, not {len(annotations.workers)}"
         )
 

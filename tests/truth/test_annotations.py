@@ -56,6 +56,56 @@ def test_pandas_arrow_csv_and_parquet_agree(tmp_path):
         assert as_rows(Annotations.from_table(other)) == whole
 
 
+def test_dictionaries_count_what_is_in_their_rows_alone(tmp_path):
+    """Categories that no row has are no task, worker or class; and chunks may differ in theirs."""
+    frame = table().to_pandas().astype("category")
+    half = frame[frame.worker == "ann"]
+    found = Annotations.from_table(half)
+    assert as_rows(found) == [ROWS[0], ROWS[1]]
+    assert (found.tasks.tolist(), found.workers.tolist()) == (["b", "a"], ["ann"])
+    chunks = [pa.array(x).dictionary_encode() for x in (["b", "a", "a"], ["c", "b", "b"])]
+    labels = pa.chunked_array(chunks)
+    mixed = pa.table({"task": [1, 2, 3, 4, 5, 6], "worker": ["w"] * 6, "label": labels})
+    found = Annotations.from_table(mixed)
+    assert found.classes[found.label].tolist() == ["b", "a", "a", "c", "b", "b"]
+    with pytest.raises(TableError, match="column label, row 2: empty or NaN"):
+        Annotations.from_table(frame.assign(label=frame.label.cat.rename_categories({"9": "nan"})))
+
+
+def test_ids_of_other_types_become_strings_or_are_refused():
+    days = np.array(["2020-01-02", "2020-01-01"], "datetime64[D]")
+    odd = pa.table({"task": [b"x", b"y"], "worker": np.float16([1, 2]), "label": days})
+    found = Annotations.from_table(odd)
+    assert found.tasks.tolist() == ["x", "y"]
+    assert found.classes.tolist() == ["2020-01-01", "2020-01-02"]
+    for nested in (pa.array([[1], [2]]), pa.array([{"a": 1}, {"a": 2}])):
+        with pytest.raises(TableError, match="column task, of type"):
+            Annotations.from_table(pa.table({"task": nested, "worker": [1, 2], "label": [0, 1]}))
+    with pytest.raises(TableError, match="is needed, not list"):
+        Annotations.from_table([1, 2])
+    with pytest.raises(TableError, match="has several columns label"):
+        Annotations.from_table(pa.table([[1], [2], [3], [4]], ["task", "worker", "label", "label"]))
+
+
+def test_whole_numbers_far_apart_or_of_any_width_are_numbered_alike(monkeypatch):
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 50, 400)
+    ids = rng.permutation(50)
+    small = {"worker": np.zeros(400, int), "label": codes % 3}
+    for spread in (ids.astype(np.int8), ids.astype(np.uint64) + 2**63, ids * 10**15, -ids):
+        found = Annotations.from_table(pa.table({"task": spread[codes]} | small))
+        first = list(dict.fromkeys(spread[codes].tolist()))
+        assert found.tasks.tolist() == first
+        assert sorted(found.tasks[found.task].tolist()) == sorted(spread[codes].tolist())
+    monkeypatch.setattr("ferjax.truth.annotations.BATCH_ROWS", 64)
+    monkeypatch.setattr("ferjax.truth.annotations.TABLE_SIZE", 60)  # given up in a later batch
+    late = np.concatenate([ids[codes[:200]], ids[codes[200:]] * 1000])
+    batches = pa.Table.from_batches(pa.table({"task": late} | small).to_batches(max_chunksize=64))
+    found = Annotations.from_table(batches)
+    assert found.tasks.tolist() == list(dict.fromkeys(late.tolist()))
+    assert sorted(found.tasks[found.task].tolist()) == sorted(late.tolist())
+
+
 def test_batches_make_no_difference(monkeypatch, tmp_path):
     rng = np.random.default_rng(0)
     rows = {name: rng.integers(0, 40, 1000) for name in ("task", "worker", "label")}
@@ -112,8 +162,14 @@ def test_known_truths_find_their_tasks_whatever_the_type_of_the_ids():
     numbers = pa.table({"task": [3, 1, 2], "worker": [1, 1, 2], "label": [0, 5, 5]})
     annotations = Annotations.from_table(numbers)
     assert read_known({1: 5, 7: 5}, annotations).tolist() == [-1, 1, -1]
-    known = pa.table({"item": ["2", "3"], "truth": ["5", "0"]})
-    assert read_known(known, annotations).tolist() == [0, -1, 1]
+    strings = pa.table({"item": ["2", "3"], "truth": ["5", "0"]})
+    numbers = pa.table({"item": [2.0, 3.0], "truth": ["5.0", "0"]})
+    for known in (strings, numbers):
+        assert read_known(known, annotations).tolist() == [0, -1, 1]
+    said = Annotations.from_table(
+        pa.table({"task": [1], "worker": [1], "label": [True]}), classes=[False, True]
+    )
+    assert read_known(pa.table({"task": ["1"], "label": ["True"]}), said).tolist() == [1]
 
 
 @pytest.mark.parametrize(

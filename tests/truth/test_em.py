@@ -1,5 +1,6 @@
 """Dawid–Skene and one-coin EM: by hand, by properties, and beside what others compute."""
 
+from functools import partial
 from pathlib import Path
 
 import crowdkit.aggregation as crowdkit
@@ -131,14 +132,18 @@ def test_gold_stays_and_teaches():
     assert (dawid_skene(annotations).labels == truth).mean() < 0.1
 
 
-@pytest.mark.parametrize("infer", [dawid_skene, one_coin])
-@pytest.mark.parametrize("prior", ["estimate", "uniform"])
-def test_odd_crowds_give_finite_results(infer, prior):
+def odd_crowd() -> Annotations:
     """A worker with one label, one who always disagrees, a task with one label, repeated pairs, and
     a class that nobody chose."""
     triples = [(t, w, t % 2) for t in range(8) for w in (1, 2)]
     triples += [(t, 3, 1 - t % 2) for t in range(8)] + [(99, 4, 2), (0, 1, 0), (0, 1, 1)]
-    annotations = annotations_of(triples, classes=[0, 1, 2, 3])
+    return annotations_of(triples, classes=[0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("infer", [dawid_skene, one_coin, partial(dawid_skene, init="spectral")])
+@pytest.mark.parametrize("prior", ["estimate", "uniform"])
+def test_odd_crowds_give_finite_results(infer, prior):
+    annotations = odd_crowd()
     found = infer(annotations, prior=prior, max_iterations=50)
     assert annotations.repeated == 2
     for value in (found.posteriors, found.confusions, found.prior, found.log_likelihood):
@@ -148,7 +153,8 @@ def test_odd_crowds_give_finite_results(infer, prior):
 
 
 def test_em_tells_good_coders_from_bad_where_votes_do_not():
-    """Three of nine workers are good, and the others guess alike: a naive vote must fail."""
+    """Four of nine workers are good, and the others err alike: of what EM gets right a vote misses
+    every tenth at least."""
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, 300)
     herd = rng.integers(0, 3, 300)
@@ -163,7 +169,7 @@ def test_em_tells_good_coders_from_bad_where_votes_do_not():
     voted = (majority_vote(annotations).labels == known).mean()
     inferred = (dawid_skene(annotations).labels == known).mean()
     assert inferred > 0.97
-    assert voted < 0.93
+    assert voted < 0.9 * inferred
 
 
 @pytest.mark.parametrize(
@@ -172,7 +178,9 @@ def test_em_tells_good_coders_from_bad_where_votes_do_not():
         ({"init": "zero"}, "init must be"),
         ({"prior": "flat"}, "prior must be"),
         ({"pseudo_count": -1.0}, "pseudo_count must be"),
-        ({"max_iterations": 0}, "max_iterations must be"),
+        ({"pseudo_count": np.inf}, "pseudo_count must be at least 0 and finite, not inf"),
+        ({"tolerance": np.nan}, "tolerance must be finite, not nan"),
+        ({"max_iterations": 0}, "max_iterations must lie"),
         ({"gold": {0: 7}}, "label 7 is none of the classes"),
     ],
 )

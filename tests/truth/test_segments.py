@@ -1,5 +1,6 @@
 """Sums over segments are those of a loop, for all sizes, and few shapes are compiled."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -31,3 +32,10 @@ def test_sizes_that_differ_widely_share_few_shapes():
     blocks = segments.lay_out(rows, sizes, shard, 1, none=1).blocks
     assert len(blocks) < 20
     assert sum(block.size for block in blocks) < 1.3 * sizes.sum()
+
+
+def test_sums_are_exact_on_accelerators_that_would_round_products():
+    blocks = (jnp.zeros((16, 2, 128), jnp.int32),)
+    program = str(jax.make_jaxpr(segments.total)(jnp.zeros((4, 8)), blocks))
+    assert "dot_general" in program
+    assert program.count("HIGHEST") >= 2 * program.count("dot_general")

@@ -1,11 +1,13 @@
 """Majority vote and PM: by hand, and what happens where the formula leaves it open."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ferjax.truth import majority_vote, pm
+from ferjax.truth import OptionError, majority_vote, pm
+from ferjax.truth.majority import break_ties
 from ferjax.truth.pm import NEVER_WRONG
-from tests.truth.test_em import annotations_of, crowd
+from tests.truth.test_em import annotations_of, crowd, odd_crowd
 
 
 def test_majority_gives_fractions_and_says_which_tasks_tie():
@@ -50,9 +52,20 @@ def test_where_nobody_disagrees_all_weigh_one():
     assert found.converged
 
 
-def test_pm_on_odd_crowds_is_finite():
-    found = pm(crowd()[0])
+def test_votes_of_odd_crowds_are_finite():
+    found = pm(odd_crowd())
     assert np.isfinite(found.weights).all()
-    np.testing.assert_allclose(found.posteriors.sum(axis=1), 1)
-    with pytest.raises(ValueError, match="max_iterations must be"):
-        pm(crowd()[0], max_iterations=0)
+    for votes in (found, majority_vote(odd_crowd())):
+        np.testing.assert_allclose(votes.posteriors.sum(axis=1), 1)
+        assert (votes.labels >= 0).all()
+
+
+@pytest.mark.parametrize("iterations", [0, 2**31])
+def test_pm_refuses_no_iterations_and_too_many(iterations):
+    with pytest.raises(OptionError, match=r"max_iterations must lie in \[1, 1,000,000\]"):
+        pm(crowd()[0], max_iterations=iterations)
+
+
+def test_a_draw_next_to_one_picks_the_last_of_those_that_tie():
+    draw = jnp.array([1 - 2**-24], jnp.float32)
+    assert break_ties(jnp.array([[0, 1, 1, 1]]), draw).tolist() == [3]
