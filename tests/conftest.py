@@ -1,6 +1,10 @@
-"""Strict mode for every test: eight CPU devices, strict dtypes, no rank promotion, typed shapes."""
+"""Strict mode for every test: eight CPU devices, strict dtypes, no rank promotion, typed shapes.
+
+What one test compiled the next ones reuse: compiling takes most of the time.
+"""
 
 import os
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -12,4 +16,7 @@ from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+_compiled = tempfile.TemporaryDirectory(prefix="compiled-")  # removed at exit
+jax.config.update("jax_compilation_cache_dir", _compiled.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 install_import_hook("ferjax", "beartype.beartype")
