@@ -3,11 +3,12 @@
 Knows nothing of images, and imports nothing of the rest of ferjax.
 """
 
-from ferjax.truth.annotations import Annotations, OptionError, TableError
+from ferjax.truth.annotations import Annotations, OptionError
 from ferjax.truth.dawid_skene import dawid_skene
 from ferjax.truth.majority import majority_vote
 from ferjax.truth.one_coin import one_coin
 from ferjax.truth.pm import pm
+from ferjax.truth.tables import TableError
 
 __all__ = [
     "Annotations",

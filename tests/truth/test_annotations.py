@@ -97,8 +97,8 @@ def test_whole_numbers_far_apart_or_of_any_width_are_numbered_alike(monkeypatch)
         first = list(dict.fromkeys(spread[codes].tolist()))
         assert found.tasks.tolist() == first
         assert sorted(found.tasks[found.task].tolist()) == sorted(spread[codes].tolist())
-    monkeypatch.setattr("ferjax.truth.annotations.BATCH_ROWS", 64)
-    monkeypatch.setattr("ferjax.truth.annotations.TABLE_SIZE", 60)  # given up in a later batch
+    monkeypatch.setattr("ferjax.truth.tables.BATCH_ROWS", 64)
+    monkeypatch.setattr("ferjax.truth.tables.TABLE_SIZE", 60)  # given up in a later batch
     late = np.concatenate([ids[codes[:200]], ids[codes[200:]] * 1000])
     batches = pa.Table.from_batches(pa.table({"task": late} | small).to_batches(max_chunksize=64))
     found = Annotations.from_table(batches)
@@ -111,7 +111,7 @@ def test_batches_make_no_difference(monkeypatch, tmp_path):
     rows = {name: rng.integers(0, 40, 1000) for name in ("task", "worker", "label")}
     pq.write_table(pa.table(rows), tmp_path / "a.parquet", row_group_size=70)
     whole = Annotations.from_table(pa.table(rows))
-    monkeypatch.setattr("ferjax.truth.annotations.BATCH_ROWS", 64)
+    monkeypatch.setattr("ferjax.truth.tables.BATCH_ROWS", 64)
     for left, right in zip(Annotations.from_table(tmp_path / "a.parquet"), whole, strict=True):
         np.testing.assert_array_equal(left, right)
 
