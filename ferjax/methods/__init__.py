@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from ferjax.methods import cct, supervised
+from ferjax.methods import cct, ltnet, supervised
 from ferjax.methods.method import Info, Method
 
 METHODS: dict[str, Callable[[ConfigDict, Info], Method]] = {
     "supervised": supervised.make,
     "cct": cct.make_teachers,
     "cct_student": cct.make_student,
+    "ltnet": ltnet.make,
 }

@@ -1,0 +1,232 @@
+"""LTNet: its losses by hand, what its options do, and a truth that the mixture cannot find."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ferjax.errors import UserError
+from ferjax.methods import ltnet, method, supervised
+from ferjax.nn import transition
+from tests import tiny
+from tests.methods import problem
+
+PLAIN = {f"augment.{chance}": 0.0 for chance in ("flip", "jitter_affine", "erase")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny_network():
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.use_tiny_network(patch)
+        yield
+
+
+def config(transitions=None, **changes):
+    """The baseline's recipe with LTNet's options."""
+    own = {name: changes.pop(name) for name in ("loss", "coder_weights") if name in changes}
+    made = tiny.stage_config("baseline", **{"teachers.optimizer.name": "sgd"} | PLAIN | changes)
+    made.loss, made.coder_weights = "paper", ()
+    made.transition = {
+        "constraint": "project",
+        "epsilon": 1e-2,
+        "delta": 0.01,
+        "rate": 1.0,
+        "weight_decay": 0.0,
+        "trace": 0.0,
+        "freeze_epochs": 0.0,
+    }
+    made.update(own)
+    made.transition.update(transitions or {})
+    return made
+
+
+def info(**changes):
+    """Anna and Ben each annotated some faces."""
+    annotations = np.zeros((80, 2), np.int32)
+    annotations[:40, 1] = -1
+    return problem.info(annotations=annotations, **changes)
+
+
+def spoken():
+    """A batch in which Ben says nothing of three faces, and nobody anything of the last."""
+    batch = problem.batch()
+    annotations = batch["annotations"].at[2:5, 1].set(-1).at[-1].set(-1)
+    return batch | {"annotations": annotations}
+
+
+def started(made, inputs=None):
+    return jax.jit(made.init)(jax.random.key(0), inputs or {})
+
+
+def matrices_of(state):
+    return np.asarray(state.params["transition"]["matrices"])
+
+
+def expected_loss(made, state, batch, weights):
+    """−Σ_c w_c·log(pᵀT^c)[y^c], the mean over faces that anybody annotated; float64 NumPy."""
+    network = state.replace(params=state.params["network"])
+    images = method.augmented(made, state, batch)
+    logits, _ = method.train_logits(made, info(), None, network.params, state.batch_stats, images)
+    probs = np.exp(problem.log_softmax(logits))
+    said = np.einsum("bi,cij->bcj", probs, np.asarray(matrices_of(state), np.float64))
+    given = np.asarray(batch["annotations"])
+    each = -np.log(np.take_along_axis(said, np.maximum(given, 0)[..., None], axis=2)[..., 0])
+    each = np.where(given >= 0, each * weights, 0)
+    return each.sum() / (given >= 0).any(axis=1).sum()
+
+
+@pytest.mark.parametrize("weights", [(), (3.0, 0.5)])
+def test_the_loss_is_that_of_the_paper(weights):
+    made = config(coder_weights=weights)
+    learner = ltnet.make(made, info())
+    state, batch = started(learner), spoken()
+    _, metrics = jax.jit(learner.train_step)(state, batch)
+    expected = expected_loss(made, state, batch, np.array(weights or (1.0, 1.0)))
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+
+
+def test_the_released_loss_by_hand_and_its_bounds():
+    """p = (0.8, 0.2) and T = I: log(e^0.8 + e^0.2) − 0.8 for a label 0. Of ten classes the surest
+    right network pays log(e + 9) − 1 = 1.461, the surest wrong one 1 more."""
+    logits = jnp.log(jnp.array([[0.8, 0.2]]))
+    cost = ltnet.annotation_losses("released", logits, jnp.eye(2)[None], jnp.array([[0]]))
+    np.testing.assert_allclose(cost, [[np.log(np.exp(0.8) + np.exp(0.2)) - 0.8]], rtol=1e-6)
+    sure = jnp.where(jnp.arange(10)[None] == 3, 100.0, 0.0)
+    right, wrong, none = (
+        float(ltnet.annotation_losses("released", sure, jnp.eye(10)[None], jnp.array([[y]]))[0, 0])
+        for y in (3, 4, -1)
+    )
+    assert (round(right, 3), round(wrong, 3), none) == (1.461, 2.461, 0)
+
+
+@pytest.mark.parametrize("constraint", transition.CONSTRAINTS)
+def test_a_step_moves_network_and_matrices_and_keeps_rows_distributions(constraint):
+    made = config({"constraint": constraint, "rate": 100.0})
+    learner = ltnet.make(made, info())
+    state = started(learner)
+    step = jax.jit(learner.train_step)
+    after, _ = step(state, spoken())
+    after, _ = step(after, spoken())
+    assert (matrices_of(after) != matrices_of(state)).any()
+    learnt = ltnet.learnt_matrices(made, after)
+    np.testing.assert_allclose(learnt.sum(axis=-1), 1, rtol=1e-5)
+    assert (learnt >= 0).all()
+    said = jax.jit(learner.predict)(after, spoken()["image"])
+    assert [name for name, _ in learner.heads] == ["truth", "as_anna", "as_ben"]
+    assert set(said) == {"truth", "as_anna", "as_ben"}
+    np.testing.assert_allclose(said["as_ben"], np.asarray(said["truth"]) @ learnt[1], rtol=1e-4)
+
+
+def test_matrices_stay_for_the_first_epochs():
+    learner = ltnet.make(config({"freeze_epochs": 0.2}), info())  # of ten steps
+    state = first = started(learner)
+    step = jax.jit(learner.train_step)
+    moved = []
+    for _ in range(4):
+        state, _ = step(state, spoken())
+        moved.append(not np.allclose(matrices_of(state), matrices_of(first), atol=1e-7))
+    assert moved == [False, False, True, True]
+
+
+def test_the_trace_is_counted_once_and_pushes_the_diagonal_down():
+    plain, pressed = (ltnet.make(config({"trace": trace}), info()) for trace in (0.0, 0.5))
+    state = started(plain)
+    after, metrics = jax.jit(plain.train_step)(state, spoken())
+    lower, more = jax.jit(pressed.train_step)(state, spoken())
+    trace = np.trace(matrices_of(state), axis1=1, axis2=2).sum()
+    np.testing.assert_allclose(more["loss"] - metrics["loss"], 0.5 * trace, rtol=1e-4)
+    diagonal = np.diagonal(matrices_of(lower) - matrices_of(after), axis1=1, axis2=2)
+    assert (diagonal < 0).all()
+
+
+def test_it_may_start_from_a_network_that_was_trained_before():
+    before = jax.jit(supervised.make(config(), info()).init)(jax.random.key(5), {})
+    state = started(ltnet.make(config(), info()), {"network": before})
+    tiny.assert_same(state.params["network"], before.params)
+
+
+def test_jit_and_pmap_agree():
+    learner = ltnet.make(config({"trace": 0.1}), info())
+    state, batch = started(learner), spoken()
+    one, _ = jax.jit(learner.train_step)(state, batch)
+    halves = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), batch)
+    step = jax.pmap(
+        lambda state, batch: learner.train_step(state, batch, "data"),
+        axis_name="data",
+        in_axes=(None, 0),
+        out_axes=(None, None),
+        devices=jax.devices()[:2],
+    )
+    two, _ = step(state, halves)
+    problem.assert_close(two.params, one.params, rtol=1e-4, atol=1e-5)
+
+
+ERRS = 0.65
+
+
+def biased(size, seed):
+    """Faces of three patterns; Anna calls most of class 1 class 0, Ben is right about a fifth."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 3, size)
+    rows = np.tile(np.arange(8) // 2 % 2 * 100, (8, 1))
+    patterns = np.stack([np.full((8, 8), 50), rows.T, rows])
+    images = patterns[truth][..., None] + rng.integers(40, 80, (size, 8, 8, 1))
+    anna = np.where((truth == 1) & (rng.random(size) < ERRS), 0, truth)
+    ben = np.where(rng.random(size) < 0.2, truth, -1)
+    return images.astype(np.uint8), truth, np.stack([anna, ben], axis=1).astype(np.int32)
+
+
+def trained(make, made, label="anna"):
+    """The state after 40 epochs on biased faces, and the accuracy of the main head on others."""
+    images, _, annotations = biased(240, seed=0)
+    rng = np.random.default_rng(1)
+    learner = make(made, problem.info(label, annotations=annotations, total_steps=400))
+    state, step = started(learner), jax.jit(learner.train_step)
+    for rows in np.concatenate([rng.permutation(240).reshape(10, 24) for _ in range(40)]):
+        index = jnp.asarray(rows, jnp.int32)
+        batch = {"image": jnp.asarray(images[rows]), "index": index}
+        state, _ = step(state, batch | {"annotations": jnp.asarray(annotations[rows])})
+    test_images, test_truth, _ = biased(200, seed=2)
+    found = jax.jit(learner.predict)(state, jnp.asarray(test_images))[learner.heads[0][0]]
+    return state, (np.argmax(found, axis=1) == test_truth).mean()
+
+
+def test_it_learns_how_coders_err_and_what_the_truth_is_where_the_mixture_does_not():
+    rates = {f"teachers.optimizer.{x}": 1e-2 for x in ("learning_rate", "classifier_rate")}
+    made = config({"rate": 3.0}, **rates, **{"teachers.optimizer.name": "adam", "model.width": 8})
+    _, mixture = trained(supervised.make, made, "random")
+    state, accuracy = trained(ltnet.make, made)
+    assert mixture < 0.85
+    assert accuracy > 0.95
+    true = np.tile(np.eye(3), (2, 1, 1))
+    true[0, 1] = ERRS, 1 - ERRS, 0
+    assert np.abs(np.asarray(ltnet.learnt_matrices(made, state)) - true).mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "old"}, "loss='old' is none of paper, released"),
+        (
+            {"transitions": {"constraint": "none"}},
+            "transition.constraint='none' is none of project",
+        ),
+        ({"coder_weights": (1.0,)}, "coder_weights: 1 for the 2 coders anna, ben"),
+        ({"coder_weights": (1.0, -1.0)}, "coder_weights must not be negative"),
+        ({"transitions": {"delta": 0.0}}, "transition.delta must be positive, not 0.0"),
+        ({"transitions": {"rate": -1.0}}, "transition.rate must not be negative"),
+    ],
+)
+def test_a_wrong_setting_is_named(changes, message):
+    with pytest.raises(UserError, match=message):
+        ltnet.make(config(**changes), info())
+
+
+def test_coders_who_said_nothing_or_too_much_are_named():
+    silent = np.zeros((80, 2), np.int32)
+    silent[:, 1] = -1
+    with pytest.raises(UserError, match="no training face was annotated by coder ben"):
+        ltnet.make(config(), problem.info(annotations=silent))
+    silent[3, 1] = 3
+    with pytest.raises(UserError, match="coder ben says class 3, but there are only 3"):
+        ltnet.make(config(), problem.info(annotations=silent))
