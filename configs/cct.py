@@ -22,7 +22,7 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
     config.headline = "student"
     config.teachers = _teachers(dataset)
     config.student = _student(dataset)
-    config.baseline = _alike(config.teachers, dataset)
+    config.baseline = datasets.alike(config.teachers, dataset)
     return config
 
 
@@ -56,15 +56,4 @@ def _student(dataset: str) -> ConfigDict:
         config.optimizer.milestones = (0.5, 0.8)
     if dataset == "ferplus_small":
         config.epochs = 20.0
-    return config
-
-
-def _alike(teachers: ConfigDict, dataset: str) -> ConfigDict:
-    """One network by the teachers' recipe without consensus: it follows every change made there."""
-    config = datasets.recipe("supervised", dataset)
-    for field in config:
-        if field not in ("method", "needs", "optimizer"):
-            config[field] = teachers.get_oneway_ref(field)
-    for field in config.optimizer:
-        config.optimizer[field] = teachers.optimizer.get_oneway_ref(field)
     return config

@@ -44,6 +44,7 @@ def recipe(method: str, dataset: str) -> ConfigDict:
     config = ConfigDict()
     config.method = method
     config.needs = ConfigDict()  # {name known to the method: stage}
+    config.label = ""  # what this stage trains on; '': as the run
     config.balanced = False  # draw every class as often
     config.epochs = 40.0
     config.steps = 0  # instead of epochs, unless 0
@@ -64,6 +65,20 @@ def recipe(method: str, dataset: str) -> ConfigDict:
         config.optimizer.epoch_decay = 0.9
     if dataset == "ferplus_small":
         config.batch_size = 64  # with 256 the steps are too few to learn wrong labels by heart
+    return config
+
+
+def alike(other: ConfigDict, dataset: str) -> ConfigDict:
+    """One supervised network by another stage's recipe: it follows every change made there.
+
+    What it is trained on is its own.
+    """
+    config = recipe("supervised", dataset)
+    for field in config:
+        if field not in ("method", "needs", "optimizer", "label"):
+            config[field] = other.get_oneway_ref(field)
+    for field in config.optimizer:
+        config.optimizer[field] = other.optimizer.get_oneway_ref(field)
     return config
 
 

@@ -93,6 +93,7 @@ def prepare(
         raise UserError(f"{name}.batch_size {config.batch_size} exceeds the {faces} training faces")
     if config.method not in METHODS:
         raise UserError(f"{name}.method {config.method!r} is none of {', '.join(METHODS)}")
+    dataset = dataset._replace(label=config.label or dataset.label)
     steps_per_epoch = config.epoch_steps or faces // config.batch_size
     total_steps = duration(config, steps_per_epoch, where=f"{name}.")
     info = Info(

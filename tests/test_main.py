@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import cct, cct_sweep, supervised
+from configs import cct, cct_sweep, ltnet, supervised
 from ferjax import main, workdir
 from ferjax.data import datasets, synthetic
 from ferjax.data.datasets.ferplus import files
@@ -88,6 +88,20 @@ def test_the_supervised_config_runs(tmp_path):
     config.update_from_flattened_dict(FIELDS | changes)
     assert main.execute(config, tmp_path) == 0
     assert json.loads((tmp_path / "result.json").read_text())["headline"] == "supervised"
+
+
+def test_the_ltnet_config_compares_what_is_trained_alike(tmp_path, capsys):
+    config = ltnet.get_config()
+    changes = {"ltnet.epochs": 1.0, "ltnet.batch_size": 16}
+    config.update_from_flattened_dict(FIELDS | changes)
+    assert main.execute(config.copy_and_resolve_references(), tmp_path) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["headline"] == "ltnet/truth"
+    heads = {"ltnet/as_coder_1", "ltnet/as_coder_2"}
+    assert set(result["comparators"]) == {"mixture", "majority"} | heads
+    saved = json.loads((tmp_path / "config.json").read_text())["config"]
+    assert [saved[x]["label"] for x in ("mixture", "majority")] == ["random", "majority"]
+    assert saved["mixture"]["batch_size"] == 16
 
 
 @pytest.mark.parametrize(
