@@ -92,7 +92,7 @@ def test_the_supervised_config_runs(tmp_path):
 
 def test_the_ltnet_config_compares_what_is_trained_alike(tmp_path, capsys):
     config = ltnet.get_config()
-    changes = {"ltnet.epochs": 1.0, "ltnet.batch_size": 16}
+    changes = {"ltnet.steps": 1, "ltnet.batch_size": 16}
     config.update_from_flattened_dict(FIELDS | changes)
     assert main.execute(config.copy_and_resolve_references(), tmp_path) == 0
     result = json.loads((tmp_path / "result.json").read_text())
