@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from ferjax import truth, writers
 from ferjax.errors import UserError
-from ferjax.truth import Annotations, OptionError, TableError
+from ferjax.truth import Annotations, OptionError, TableError, majority
 from ferjax.truth.annotations import UNKNOWN, read_known
 from ferjax.truth.dawid_skene import check_start
 from ferjax.truth.em import check_options
@@ -71,8 +71,7 @@ class Found(NamedTuple):
     @property
     def tied(self) -> Bool[np.ndarray, " tasks"]:
         """[T] whether several classes are the likeliest."""
-        most = self.posteriors.max(axis=1, keepdims=True)
-        return (self.posteriors == most).sum(axis=1) > 1
+        return majority.tied(self.posteriors)
 
     @property
     def entropy(self) -> Float[np.ndarray, " tasks"]:

@@ -207,7 +207,7 @@ def row_shares(
 
 def confusion_matrix(
     counts: Int[np.ndarray, "classes classes"],
-    classes: Sequence[str] | np.ndarray,
+    classes: Sequence[str],
     title: str,
     *,
     columns: str = "prediction",
@@ -238,7 +238,7 @@ def confusion_matrix(
 
 def confusion_grid(
     confusions: Float[np.ndarray, "coders classes classes"],
-    classes: Sequence[str] | np.ndarray,
+    classes: Sequence[str],
     titles: Sequence[str],
 ) -> Figure:
     """Confusion matrices of some coders side by side, in per cent.
@@ -273,7 +273,7 @@ def confusion_grid(
 
 
 def share_matrix(
-    shares: Float[np.ndarray, "names names"], names: Sequence[str] | np.ndarray, title: str
+    shares: Float[np.ndarray, "names names"], names: Sequence[str], title: str
 ) -> Figure:
     """A symmetric matrix of shares in [0, 1] between things of these names; nan where unknown."""
     side = max(4.0, 0.42 * len(names) + 1.6)
@@ -347,7 +347,7 @@ def _draw_shares(
     panel.spines[:].set_visible(False)
 
 
-def _name_columns(panel: Axes, names: Sequence[str] | np.ndarray) -> None:
+def _name_columns(panel: Axes, names: Sequence[str]) -> None:
     if max(map(len, names)) <= 3:
         panel.set_xticks(range(len(names)), names)
         return

@@ -15,6 +15,7 @@ from ferjax.infer import Crowd, Found, estimated_accuracy, expected_counts
 from ferjax.report import figures, page
 from ferjax.report.parts import Picture, Pictures, configuration, duration, percent
 from ferjax.truth import Annotations
+from ferjax.truth.annotations import last_of_each
 
 Show = Callable[[Iterable[Picture]], str]
 """Saves pictures and gives their HTML."""
@@ -55,13 +56,12 @@ def write(
         sections = {
             "Coders": _coders(annotations, found, show),
             "Doubt": show([_entropy(found)]) + _doubts(annotations, found),
-            "Agreement": show([_agreement(annotations)]),
+            "Agreement": show(_agreement(annotations)),
             "Data and configuration": _results(result) + configuration(config, folder),
         }
         if result["accuracy"] is not None:
             sections = {"Known truth": _known(crowd, found, show)} | sections
-        if len(annotations.workers) == 1:
-            del sections["Agreement"]
+    sections = {heading: content for heading, content in sections.items() if content}
     title = f"{result['algorithm'].replace('_', ' ')} on {Path(config.annotations).name}"
     text = page.document(title, _lead(result), sections)
     writers.write_text(folder / "report" / "index.html", text)
@@ -77,10 +77,8 @@ def agreement(
     tasks, workers, classes = annotations.sizes
     place = np.full(workers, -1)
     place[coders] = np.arange(len(coders))
-    same = (annotations.task[1:] == annotations.task[:-1]) & (
-        annotations.worker[1:] == annotations.worker[:-1]
-    )
-    rows = np.flatnonzero(np.append(~same, True) & (place[annotations.worker] >= 0))
+    last = last_of_each(annotations.task, annotations.worker)
+    rows = np.flatnonzero(last & (place[annotations.worker] >= 0))
     coder, task = place[annotations.worker[rows]], annotations.task[rows].astype(np.int64)
     said = task * classes + annotations.label[rows]
 
@@ -259,11 +257,13 @@ def _doubts(annotations: Annotations, found: Found) -> str:
     return page.table(columns, rows)
 
 
-def _agreement(annotations: Annotations) -> Picture:
+def _agreement(annotations: Annotations) -> Iterator[Picture]:
     given = np.bincount(annotations.worker)
+    if len(given) == 1:
+        return
     coders = np.argsort(-given, kind="stable")[:AGREEING]
     shares = agreement(annotations, coders)
-    return Picture(
+    yield Picture(
         "agreement.png",
         figures.share_matrix(
             shares,

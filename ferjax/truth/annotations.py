@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int, Int32
+from jaxtyping import Bool, Int, Int32
 from scipy import sparse
 
 from ferjax.truth.tables import TableError, ascending, name_of, one_line, positions, read_columns
@@ -77,11 +77,11 @@ class Annotations(NamedTuple):
             raise TableError(f"classes names one twice: {', '.join(map(str, known))}")
         label = _places(labels, known, label, name_of(table))
         task, worker, label = _sorted(task, worker, label, len(tasks), len(workers))
-        again = (task[1:] == task[:-1]) & (worker[1:] == worker[:-1])
-        if repeated == "last" and again.any():
-            last = np.append(~again, True)
+        last = last_of_each(task, worker)
+        again = int(len(last) - last.sum())
+        if repeated == "last" and again:
             task, worker, label = task[last], worker[last], label[last]
-        return cls(tasks, workers, known, task, worker, label, int(again.sum()))
+        return cls(tasks, workers, known, task, worker, label, again)
 
 
 def read_known(
@@ -128,6 +128,14 @@ def read_known(
             f"{name_of(table)}, row {row + 1}: task {tasks[task[row]]} is listed with two labels"
         )
     return result
+
+
+def last_of_each(
+    task: Int32[np.ndarray, " annotations"], worker: Int32[np.ndarray, " annotations"]
+) -> Bool[np.ndarray, " annotations"]:
+    """Whether none of the same task and worker follows; in the order of `Annotations`."""
+    again = (task[1:] == task[:-1]) & (worker[1:] == worker[:-1])
+    return np.append(~again, True)
 
 
 def stable_order(keys: Int32[np.ndarray, " rows"], count: int) -> Int32[np.ndarray, " rows"]:

@@ -35,8 +35,12 @@ def majority_vote(annotations: Annotations, *, seed: int = 0) -> Majority:
     draw = np.random.default_rng(seed).random(len(counts))
     with jax.enable_x64(True):
         labels = np.asarray(break_ties(jnp.asarray(counts), jnp.asarray(draw)))
-    tied = (counts == counts.max(axis=1, keepdims=True)).sum(axis=1) > 1
-    return Majority(labels, counts / counts.sum(axis=1, keepdims=True), tied)
+    return Majority(labels, counts / counts.sum(axis=1, keepdims=True), tied(counts))
+
+
+def tied(votes: Num[np.ndarray, "tasks classes"]) -> Bool[np.ndarray, " tasks"]:
+    """[T] whether several classes have the most."""
+    return (votes == votes.max(axis=1, keepdims=True)).sum(axis=1) > 1
 
 
 def break_ties(

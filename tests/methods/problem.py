@@ -37,6 +37,16 @@ def batch(seed: int = 0, labelled: int = SIZE) -> Batch:
     }
 
 
+def striped(size, seed):
+    """Faces that are plain, striped across or striped down, by class; as bright on average."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 3, size)
+    down = np.tile(np.arange(8) // 2 % 2 * 100, (8, 1))
+    patterns = np.stack([np.full((8, 8), 50), down.T, down])
+    images = patterns[truth][..., None] + rng.integers(40, 80, (size, 8, 8, 1))
+    return jnp.asarray(images.astype(np.uint8)), truth
+
+
 def cross_entropy(logits, classes):
     """−log softmax(logits) at the given class of each face, in float64 NumPy."""
     logits = np.asarray(logits, np.float64)

@@ -285,19 +285,9 @@ def test_the_student_predicts_with_one_network(distilled):
 # --- a problem to solve ---
 
 
-def striped(size, seed):
-    """Faces that are plain, striped across or striped down, by class; as bright on average."""
-    rng = np.random.default_rng(seed)
-    truth = rng.integers(0, 3, size)
-    down = np.tile(np.arange(8) // 2 % 2 * 100, (8, 1))
-    patterns = np.stack([np.full((8, 8), 50), down.T, down])
-    images = patterns[truth][..., None] + rng.integers(40, 80, (size, 8, 8, 1))
-    return jnp.asarray(images.astype(np.uint8)), truth
-
-
 def accuracy_after_wrong_labels(stage, make):
     """Of each head on right labels, after 32 epochs on labels of which four in ten are wrong."""
-    images, truth = striped(240, seed=0)
+    images, truth = problem.striped(240, seed=0)
     rng = np.random.default_rng(1)
     wrong = rng.permutation(240) < 96
     given = jnp.asarray(np.where(wrong, (truth + rng.integers(1, 3, 240)) % 3, truth), jnp.int32)
@@ -310,7 +300,7 @@ def accuracy_after_wrong_labels(stage, make):
         index = jnp.asarray(rows, jnp.int32)
         batch = {"image": images[index], "index": index, "annotations": given[index, None]}
         state, _ = step(state, batch)
-    test_images, test_truth = striped(200, seed=2)
+    test_images, test_truth = problem.striped(200, seed=2)
     predictions = jax.jit(made.predict)(state, test_images)
     return {
         head: (np.argmax(predictions[head], axis=1) == test_truth).mean() for head, _ in made.heads

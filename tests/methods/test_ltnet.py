@@ -165,15 +165,12 @@ ERRS = 0.65
 
 
 def biased(size, seed):
-    """Faces of three patterns; Anna calls most of class 1 class 0, Ben is right about a fifth."""
-    rng = np.random.default_rng(seed)
-    truth = rng.integers(0, 3, size)
-    rows = np.tile(np.arange(8) // 2 % 2 * 100, (8, 1))
-    patterns = np.stack([np.full((8, 8), 50), rows.T, rows])
-    images = patterns[truth][..., None] + rng.integers(40, 80, (size, 8, 8, 1))
+    """Anna calls most faces of class 1 class 0, Ben is right about a fifth of all."""
+    images, truth = problem.striped(size, seed)
+    rng = np.random.default_rng([seed, 1])
     anna = np.where((truth == 1) & (rng.random(size) < ERRS), 0, truth)
     ben = np.where(rng.random(size) < 0.2, truth, -1)
-    return images.astype(np.uint8), truth, np.stack([anna, ben], axis=1).astype(np.int32)
+    return images, truth, np.stack([anna, ben], axis=1).astype(np.int32)
 
 
 def trained(make, made, label="anna"):
@@ -184,10 +181,10 @@ def trained(make, made, label="anna"):
     state, step = started(learner), jax.jit(learner.train_step)
     for rows in np.concatenate([rng.permutation(240).reshape(10, 24) for _ in range(40)]):
         index = jnp.asarray(rows, jnp.int32)
-        batch = {"image": jnp.asarray(images[rows]), "index": index}
+        batch = {"image": images[index], "index": index}
         state, _ = step(state, batch | {"annotations": jnp.asarray(annotations[rows])})
     test_images, test_truth, _ = biased(200, seed=2)
-    found = jax.jit(learner.predict)(state, jnp.asarray(test_images))[learner.heads[0][0]]
+    found = jax.jit(learner.predict)(state, test_images)[learner.heads[0][0]]
     return state, (np.argmax(found, axis=1) == test_truth).mean()
 
 
