@@ -15,13 +15,15 @@ def base(dataset: str) -> ConfigDict:
         "synthetic": _synthetic,
         "ferplus": _ferplus,
         "ferplus_small": _ferplus_small,
+        "cifar10": _cifar10,
+        "cifar10_small": _cifar10_small,
     }
     if dataset not in known:
         raise UserError(f"unknown dataset {dataset!r}; there are {', '.join(known)}")
     config = ConfigDict()
     config.seed = 0
     config.run = "train"
-    # A coder's name, 'majority', 'random', 'votes', 'multi_target'; '': as the dataset is labelled.
+    # A coder's name or one of `methods.method.LABELS`; '': as the dataset is labelled.
     config.label = ""
     config.parallel = "jit"  # or 'pmap'
     config.loop = _loop()
@@ -38,13 +40,18 @@ def base(dataset: str) -> ConfigDict:
 def recipe(method: str, dataset: str) -> ConfigDict:
     """One stage of training: how long and with which optimiser, as CCT trains its networks.
 
-    The synthetic faces have a hasty one that shows in minutes what the paper's shows in hours: a
-    network has to fit the faces and begin to learn wrong labels by heart in a few hundred steps.
+    CIFAR-10 is learnt as LTNet's authors do. The synthetic faces have a hasty one that shows in
+    minutes what the paper's shows in hours: a network has to fit the faces and begin to learn wrong
+    labels by heart in a few hundred steps.
     """
     config = ConfigDict()
     config.method = method
     config.needs = ConfigDict()  # {name known to the method: stage}
+    config.coders = ()  # whose annotations count; (): everybody's
     config.label = ""  # what this stage trains on; '': as the run
+    config.inference = ConfigDict()  # of label 'inferred'
+    config.inference.start = "majority"  # or 'spectral'
+    config.inference.soft = False  # train on posteriors instead of on the likeliest class
     config.balanced = False  # draw every class as often
     config.epochs = 40.0
     config.steps = 0  # instead of epochs, unless 0
@@ -55,9 +62,12 @@ def recipe(method: str, dataset: str) -> ConfigDict:
     config.optimizer.learning_rate = 1e-3
     config.optimizer.classifier_rate = 1e-2
     config.optimizer.weight_decay = 0.0
+    for kind in ("norm_decay", "bias_decay"):  # as the weights', unless given
+        config.optimizer[kind] = config.optimizer.get_oneway_ref("weight_decay")
     config.optimizer.epoch_decay = 0.95
     config.optimizer.milestones = ()  # fractions of the run
     config.optimizer.milestone_decay = 0.1
+    config.optimizer.power = 0.0  # of the share of the run that is left
     if dataset == "synthetic":
         config.epochs = 14.0
         config.batch_size = 64
@@ -65,6 +75,17 @@ def recipe(method: str, dataset: str) -> ConfigDict:
         config.optimizer.epoch_decay = 0.9
     if dataset == "ferplus_small":
         config.batch_size = 64  # with 256 the steps are too few to learn wrong labels by heart
+    if dataset.startswith("cifar10"):
+        config.steps = 50_000 if dataset == "cifar10" else 2_500
+        config.batch_size = 128
+        config.optimizer.name = "sgd"
+        config.optimizer.learning_rate = 1e-2
+        config.optimizer.classifier_rate = 1e-2
+        config.optimizer.weight_decay = 1e-3
+        config.optimizer.norm_decay = 5e-4
+        config.optimizer.bias_decay = 0.0
+        config.optimizer.epoch_decay = 1.0
+        config.optimizer.power = 1.5
     return config
 
 
@@ -75,7 +96,7 @@ def alike(other: ConfigDict, dataset: str) -> ConfigDict:
     """
     config = recipe("supervised", dataset)
     for field in config:
-        if field not in ("method", "needs", "optimizer", "label"):
+        if field not in ("method", "needs", "optimizer", "label", "inference"):
             config[field] = other.get_oneway_ref(field)
     for field in config.optimizer:
         config.optimizer[field] = other.optimizer.get_oneway_ref(field)
@@ -117,6 +138,7 @@ def _augmentation() -> ConfigDict:
     config.saturation = 0.25
     config.hue = 0.25
     config.shift = 0.1
+    config.whole_pixels = False  # shifts
     config.scale = (1.0, 1.25)
     config.erase = 0.5
     config.erase_area = (0.02, 0.25)
@@ -130,6 +152,7 @@ def _model(name: str, width: int, stem: str, stem_stride: int) -> ConfigDict:
     config.width = width
     config.stem = stem  # 'imagenet' (7×7/2 and pooling) or 'small' (3×3)
     config.stem_stride = stem_stride  # of the small stem
+    config.input = "imagenet"  # how bytes become numbers; or 'bgr'
     config.dtype = "float32"  # of the computation; parameters are float32
     return config
 
@@ -179,3 +202,31 @@ def _ferplus_small(config: ConfigDict) -> None:
     for field in ("brightness", "contrast", "saturation", "hue", "erase"):
         config.augment[field] = 0.0
     config.augment.scale = (1.0, 1.0)
+
+
+def _cifar10(config: ConfigDict) -> None:
+    """CIFAR-10 as LTNet's authors have it: their network, bytes, augmentation and three coders."""
+    config.data = ConfigDict()
+    config.data.name = "cifar10"
+    config.data.dir = ""
+    config.data.cache = ""
+    config.data.lists = ("ltnet_noise_60_70_80.csv",)
+    config.data.coders = ("coder_60", "coder_70", "coder_80", "clean")
+    config.data.subset = 0
+    config.data.in_memory = True
+    config.model = _model("resnet20_ltnet", width=16, stem="small", stem_stride=1)
+    config.model.input = "bgr"
+    config.loop.eval_epochs = 5.0
+    config.loop.save_epochs = 5.0
+    config.augment.jitter_affine = 1.0
+    config.augment.whole_pixels = True
+    config.augment.shift = 4 / 32
+    config.augment.scale = (1.0, 1.0)
+    for field in ("brightness", "contrast", "saturation", "hue", "erase"):
+        config.augment[field] = 0.0
+
+
+def _cifar10_small(config: ConfigDict) -> None:
+    """10,000 of its pictures: for CPUs."""
+    _cifar10(config)
+    config.data.subset = 10_000

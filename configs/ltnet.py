@@ -1,9 +1,13 @@
-"""LTNet, and networks trained alike on the mixture of all annotations and on their majority.
+"""LTNet beside what the paper compares it with, all trained alike in one run.
 
     python -m ferjax.main --config=configs/ltnet.py --workdir=runs/ltnet
+    python -m ferjax.main --config=configs/ltnet.py:cifar10 --config.data.dir=FOLDER --workdir=DIR
 
-Built-in faces, every one labelled by two coders who err in opposed ways: one calls fear surprise,
-the other anger disgust, 40 % of the time.
+On built-in faces: two datasets, each annotated by its own coders, who err in opposed ways; minutes
+on two CPU cores. On CIFAR-10: the paper's Table 1, with controls; as `cifar10_small` 10,000
+pictures and 2,500 steps. People's labels of CIFAR-10 (CIFAR-10N):
+`--config.data.lists="('cifar10n.csv',)" --config.data.coders="('random1', 'random2', 'random3')"
+--config.stages="('mixture', 'majority', 'ltnet')"`.
 """
 
 from ml_collections import ConfigDict
@@ -17,34 +21,101 @@ RATE = 0.4
 
 
 def get_config(dataset: str = "synthetic") -> ConfigDict:
-    """Three stages: `mixture`, `majority`, `ltnet`."""
+    """Stages `mixture`, `majority`, `ltnet`; on CIFAR-10 also the others of the paper's table."""
     config = datasets.base(dataset)
     config.stages = ("mixture", "majority", "ltnet")
     config.headline = "ltnet"
+    config.ltnet = ltnet(dataset)
+    _supervised(config, dataset, "mixture", "random")  # one annotation, drawn anew at each step
+    _supervised(config, dataset, "majority", "majority")
     if dataset == "synthetic":
         config.noise.kind = "none"
         config.data.confusions = tuple(_confusion(*pair) for pair in MISTAKES)
-    config.ltnet = _ltnet(dataset)
-    for label in ("mixture", "majority"):
-        config[label] = datasets.alike(config.ltnet, dataset)
-    config.mixture.label = "random"  # one of a face's annotations, drawn anew at each step
-    config.majority.label = "majority"
+    if dataset.startswith("cifar10"):
+        _table_1(config, dataset)
     return config
 
 
-def _ltnet(dataset: str) -> ConfigDict:
+def ltnet(dataset: str) -> ConfigDict:
+    """LTNet's recipe."""
     config = datasets.recipe("ltnet", dataset)
     config.loss = "paper"  # or 'released'
     config.coder_weights = ()  # one a coder; (): ones
     config.transition = ConfigDict()
     config.transition.constraint = "project"  # or 'normalise', 'softmax'
     config.transition.epsilon = 1e-2
+    config.transition.shared = False
+    config.transition.start = "identity"  # or 'dawid_skene', 'confusion', 'given'
+    config.transition.matrices = ()
     config.transition.delta = 0.01
     config.transition.rate = 0.03  # times the backbone's; Adam moves entries by it at every step
     config.transition.weight_decay = 0.0
     config.transition.trace = 0.0
     config.transition.freeze_epochs = 0.0
+    if dataset.startswith("cifar10"):
+        config.transition.rate = 1.0
+        config.transition.weight_decay = 5e-4
     return config
+
+
+def _table_1(config: ConfigDict, dataset: str) -> None:
+    """All rows of the paper's Table 1, and controls that tell what it is that helps."""
+    annotators = config.data.coders[:3]
+    config.ltnet.coders = annotators
+    config.ltnet.needs.network = "mixture"
+    _supervised(config, dataset, "clean", "clean").coders = ("clean",)
+    for coder in annotators:
+        _supervised(config, dataset, coder, coder)
+    _supervised(config, dataset, "soft", "soft")
+    for name, start, soft in (
+        ("em_majority", "majority", False),
+        ("em_spectral", "spectral", False),
+        ("em_posterior", "majority", True),
+    ):
+        _supervised(config, dataset, name, "inferred")
+        config[name].inference.update(start=start, soft=soft)
+    config.nal = _variant(config.ltnet)
+    config.nal.coder_weights = (1 / 3,) * 3  # the mean over annotations: the mixture
+    config.nal.transition.update(shared=True, start="confusion", constraint="softmax")
+    config.nal.transition.weight_decay = 0.0  # it would pull the logits of rows together
+    config.e2e_fc = datasets.alike(config.ltnet, dataset)
+    config.e2e_fc.method = "e2e_fc"
+    config.e2e_fc.coder_weights = ()
+    config.ltnet_released = _variant(config.ltnet)
+    config.ltnet_released.loss = "released"
+    # Controls: as many steps as LTNet has with its start, and LTNet's loss without its matrices.
+    _supervised(config, dataset, "mixture_long", "random")
+    config.mixture_long.steps = 2 * config.ltnet.steps
+    config.identity = _variant(config.ltnet_released)
+    config.identity.transition.update(delta=0.0, rate=0.0, weight_decay=0.0)
+    config.stages = (
+        "clean",
+        *annotators,
+        "mixture",
+        "majority",
+        "soft",
+        "em_majority",
+        "em_spectral",
+        "em_posterior",
+        "nal",
+        "e2e_fc",
+        "ltnet",
+        "ltnet_released",
+        "mixture_long",
+        "identity",
+    )
+
+
+def _supervised(config: ConfigDict, dataset: str, stage: str, label: str) -> ConfigDict:
+    """Adds a network trained as LTNet is, on one label a face."""
+    config[stage] = datasets.alike(config.ltnet, dataset)
+    config[stage].label = label
+    return config[stage]
+
+
+def _variant(other: ConfigDict) -> ConfigDict:
+    """A copy of a recipe."""
+    return ConfigDict(other.copy_and_resolve_references().to_dict())
 
 
 def _confusion(truth: str, taken_for: str) -> tuple[tuple[float, ...], ...]:

@@ -10,36 +10,47 @@ from ml_collections import ConfigDict
 
 from ferjax.errors import UserError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+SCHEMES = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "bgr": ((128 / 255,) * 3, (128 / 255,) * 3),
+}
+"""Mean and deviation of red, green and blue in [0, 1] that become 0 and 1; see `normalise`."""
+
 LUMA = (0.299, 0.587, 0.114)
 
 Image = Float[Array, "height width channels"]
 
 
 def normalise(
-    images: Float[Array, "*batch height width channels"],
+    images: Float[Array, "*batch height width channels"], scheme: str
 ) -> Float[Array, "*batch height width 3"]:
-    """Images in [0, 1] → ImageNet's mean 0 and deviation 1; grey becomes three equal channels."""
+    """Images in [0, 1], grey or RGB, as a network takes them; grey becomes three equal channels.
+
+    `scheme`: 'imagenet', ImageNet's mean becomes 0 and its deviation 1; or 'bgr', channels in the
+    order blue, green, red and (byte − 128)/128, as programs for Caffe have it.
+    """
+    mean, deviation = SCHEMES[scheme]
     ones = (1,) * (images.ndim - 1)
-    mean = jnp.asarray(IMAGENET_MEAN, images.dtype).reshape(*ones, 3)
-    deviation = jnp.asarray(IMAGENET_DEVIATION, images.dtype).reshape(*ones, 3)
-    return (images - mean) / deviation
+    scaled = images - jnp.asarray(mean, images.dtype).reshape(*ones, 3)
+    scaled = scaled / jnp.asarray(deviation, images.dtype).reshape(*ones, 3)
+    return scaled[..., ::-1] if scheme == "bgr" else scaled
 
 
 def prepare(
-    images: UInt8[Array, "*batch height width channels"],
+    images: UInt8[Array, "*batch height width channels"], scheme: str
 ) -> Float[Array, "*batch height width 3"]:
-    """Bytes → normalised floats, as networks take them in evaluation."""
-    return normalise(images.astype(jnp.float32) / 255)
+    """Bytes → normalised floats, as networks take them in evaluation; see `normalise`."""
+    return normalise(images.astype(jnp.float32) / 255, scheme)
 
 
-def check(config: ConfigDict) -> None:
-    """Whether the settings of `augment` make sense.
+def check(config: ConfigDict, scheme: str) -> None:
+    """Whether the settings of `augment` and `normalise` make sense.
 
     Raises:
       UserError: naming the field that does not.
     """
+    if scheme not in SCHEMES:
+        raise UserError(f"model.input {scheme!r} is none of {', '.join(SCHEMES)}")
     for field in ("flip", "jitter_affine", "erase"):
         if not 0 <= config[field] <= 1:
             raise UserError(f"augment.{field} must be a probability, not {config[field]}")
@@ -52,7 +63,10 @@ def check(config: ConfigDict) -> None:
 
 
 def augment(
-    key: PRNGKeyArray, image: UInt8[Array, "height width channels"], config: ConfigDict
+    key: PRNGKeyArray,
+    image: UInt8[Array, "height width channels"],
+    config: ConfigDict,
+    scheme: str,
 ) -> Float[Array, "height width 3"]:
     """One random view of a face, normalised, [height, width, 3] float32.
 
@@ -61,8 +75,9 @@ def augment(
       image: bytes, grey or RGB.
       config: `flip`, `jitter_affine`, `erase`: probabilities; `brightness`, `contrast`,
         `saturation`, `hue`: half-ranges of the colour jitter; `shift`: largest shift as a fraction
-        of the side; `scale`: (smallest, largest) magnification; `erase_area`, `erase_aspect`:
-        ranges. Colour jitter and affine are applied together or not at all, as CCT does.
+        of the side, by `whole_pixels` or any amount; `scale`: (smallest, largest) magnification;
+        `erase_area`, `erase_aspect`: ranges. Colour jitter and affine are applied together or not at all, as CCT does.
+      scheme: see `normalise`.
     """
     choose, warp, colour, erased = jax.random.split(key, 4)
     chances = jnp.array([config.flip, config.jitter_affine])
@@ -71,7 +86,7 @@ def augment(
     if config.jitter_affine:
         view = jnp.where(changed, _colour_jitter(colour, view, config), view)
     view = _flip_and_affine(warp, view, flip, changed, config)
-    view = normalise(view)
+    view = normalise(view, scheme)
     return _erase(erased, view, config) if config.erase else view
 
 
@@ -83,18 +98,27 @@ def _flip_and_affine(key: PRNGKeyArray, image: Image, flip, changed, config: Con
     draws = jax.random.uniform(key, (3,), minval=-1.0)
     low, high = config.scale
     scale = jnp.where(changed, (low + high) / 2 + draws[2] * (high - low) / 2, 1.0)
-    shift = jnp.where(changed, draws[:2] * config.shift, 0.0)
-    rows = _interpolation(image.shape[0], scale, shift[0], jnp.array(False))
-    columns = _interpolation(image.shape[1], scale, shift[1], flip)
+    pixels = jnp.where(changed, _shift(draws[:2], image.shape[:2], config), 0.0)
+    rows = _interpolation(image.shape[0], scale, pixels[0], jnp.array(False))
+    columns = _interpolation(image.shape[1], scale, pixels[1], flip)
     # At full precision: accelerators would round the factors, and pixels that stay put must stay.
     return jnp.einsum("ij,jkc,lk->ilc", rows, image, columns, precision="highest")
 
 
+def _shift(draws: Float[Array, "2"], sides: tuple[int, ...], config: ConfigDict):
+    """Pixels down and to the right, all amounts alike, from draws in [-1, 1)."""
+    most = config.shift * jnp.array(sides, jnp.float32)
+    if not config.whole_pixels:
+        return draws * most
+    most = jnp.floor(most)
+    return jnp.floor((draws + 1) / 2 * (2 * most + 1)) - most
+
+
 def _interpolation(side: int, scale, shift, mirror) -> Float[Array, "side side"]:
-    """Bilinear weights [output, input] of one axis; `shift` is a fraction of the side."""
+    """Bilinear weights [output, input] of one axis; `shift` in pixels."""
     centre = (side - 1) / 2
     place = jnp.arange(side, dtype=jnp.float32) - centre
-    place = (jnp.where(mirror, -place, place) - shift * side) / scale + centre
+    place = (jnp.where(mirror, -place, place) - shift) / scale + centre
     distance = jnp.abs(place[:, None] - jnp.arange(side, dtype=jnp.float32)[None, :])
     return jnp.maximum(1 - distance, 0)
 

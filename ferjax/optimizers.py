@@ -13,6 +13,9 @@ from ferjax.errors import UserError
 CLASSIFIER = "classifier"
 """Top-level parameter name of every network's last layer, which may learn at its own rate."""
 
+NORM = "norm"
+"""Name of every batch normalisation's parameters."""
+
 Schedule = Callable[[jax.Array], jax.Array]
 
 
@@ -23,9 +26,9 @@ def optimizer(
 
     Args:
       config: `name` ('adam', 'adamax' or 'sgd': Nesterov, momentum 0.9), `learning_rate` of the
-        backbone, `classifier_rate` of the last layer, `weight_decay` (L2, added to the gradient),
-        and a schedule: `epoch_decay`, a factor after every epoch, and `milestones`, fractions of
-        the run at each of which the rate is multiplied by `milestone_decay`.
+        backbone, `classifier_rate` of the last layer; L2 decay, added to the gradient:
+        `weight_decay`, but `norm_decay` for the scales and shifts of batch normalisation and
+        `bias_decay` for biases; and a schedule, see `learning_rate`.
       steps_per_epoch: training steps in an epoch.
       total_steps: training steps in the run.
 
@@ -38,9 +41,7 @@ def optimizer(
 
     def rule(rate: float) -> optax.GradientTransformation:
         schedule = learning_rate(config, rate, steps_per_epoch, total_steps)
-        decay = optax.add_decayed_weights(config.weight_decay) if config.weight_decay else None
-        steps = (decay, rules[config.name](schedule))
-        return optax.chain(*(step for step in steps if step is not None))
+        return optax.chain(_decay(config), rules[config.name](schedule))
 
     transform = optax.partition(
         {"backbone": rule(config.learning_rate), CLASSIFIER: rule(config.classifier_rate)},
@@ -58,15 +59,38 @@ def optimizer(
 def learning_rate(
     config: ConfigDict, rate: float, steps_per_epoch: int, total_steps: int
 ) -> Schedule:
-    """Staircase schedule: ×`epoch_decay` after every epoch, ×`milestone_decay` at milestones."""
+    """`rate` times factors that change with the step.
+
+    They are `epoch_decay` after every epoch; `milestone_decay` after each of `milestones`,
+    fractions of the run; and (1 − step/total)^`power`.
+    """
     milestones = [round(fraction * total_steps) for fraction in config.milestones]
 
     def schedule(step: jax.Array) -> jax.Array:
         epochs = (step // steps_per_epoch).astype(jnp.float32)
         passed = jnp.sum(step >= jnp.array(milestones, jnp.int32)).astype(jnp.float32)
-        return rate * config.epoch_decay**epochs * config.milestone_decay**passed
+        left = 1 - step.astype(jnp.float32) / total_steps
+        stairs = config.epoch_decay**epochs * config.milestone_decay**passed
+        return rate * stairs * jnp.maximum(left, 0) ** config.power
 
     return schedule
+
+
+def _decay(config: ConfigDict) -> optax.GradientTransformation:
+    """Adds to each gradient its parameter times the decay of its kind."""
+
+    def decay_of(path: tuple[Any, ...]) -> float:
+        module, name = ("", *(key.key for key in path))[-2:]
+        if module == NORM:
+            return config.norm_decay
+        return config.bias_decay if name == "bias" else config.weight_decay
+
+    def update(gradient: Any, params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, g, p: g + decay_of(path) * p if decay_of(path) else g, gradient, params
+        )
+
+    return optax.stateless(update)
 
 
 def _nesterov(schedule: Schedule) -> optax.GradientTransformation:

@@ -33,8 +33,8 @@ from ferjax.sweep import Recipes
 SHARED = ("seed", "model", "augment", "loop")
 """Parts of a run's config that every stage's recipe is joined with."""
 
-DOUBT_FACES = 4096
-"""At most so many training faces are predicted when a stage ends, for the sheet of doubts."""
+PREDICTED_FACES = 16_384
+"""At most so many training faces are predicted when a stage ends, for the report."""
 
 SAMPLED_FACES = 256
 """So many faces of a split, evenly spaced, tell its images from others."""
@@ -178,7 +178,7 @@ def _check_numbers(config: ConfigDict) -> None:
         seed = operator.attrgetter(field)(config)
         if not 0 <= seed < 2**32:
             raise UserError(f"{field} must lie in [0, 2³²), not {seed}")
-    augment.check(config.augment)
+    augment.check(config.augment, config.model.input)
     for field, least in {"log_steps": 1, "keep": 1, "workers": 0}.items():
         if config.loop[field] < least:
             raise UserError(f"loop.{field} must be at least {least}, not {config.loop[field]}")
@@ -211,7 +211,11 @@ def _stage(training: train.Training, needs: dict[str, str]) -> Stage:
     def run(inputs: dict[str, State]) -> State:
         state = train.train(training, inputs)
         _write_predictions(training, state)
-        return parallel.to_host(state)
+        state = parallel.to_host(state)
+        if jax.process_index() == 0:
+            learnt: dict[str, Any] = training.method.learnt(state)
+            np.savez(training.folder / "learnt.npz", **learnt)
+        return state
 
     def load(inputs: dict[str, State]) -> State:
         return train.restore_finished(training, inputs)
@@ -294,7 +298,7 @@ def _write_predictions(training: train.Training, state: State) -> None:
     """The main head's predictions of the test split, and of some training faces, for the report."""
     train_split, test = training.dataset.train, training.dataset.test
     rows = np.random.default_rng(training.config.seed).permutation(len(train_split.images))
-    rows = np.sort(rows[:DOUBT_FACES]).astype(np.int32)
+    rows = np.sort(rows[:PREDICTED_FACES]).astype(np.int32)
     head = training.method.heads[0][0]
     test_probs = training.sweep(state, test)[head]
     train_probs = training.sweep(state, train_split.take(rows))[head]

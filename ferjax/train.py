@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from ferjax import evaluate, parallel, preemption
 from ferjax.checkpoints import Checkpoints
+from ferjax.data import crowd
 from ferjax.data.pipeline import Batches, train_batches
 from ferjax.data.record import Dataset
 from ferjax.errors import UserError
@@ -67,6 +68,10 @@ class Training(NamedTuple):
         """The state at step 0, on the host."""
         return jax.device_get(jax.jit(self.method.init)(jax.random.key(self.config.seed), inputs))
 
+    def sweep_training_faces(self, state: State) -> Callable[[], evaluate.Predictions]:
+        """What gives a state's predictions of all training faces, in row order."""
+        return partial(self.sweep, state, self.dataset.train)
+
 
 def prepare(
     name: str,
@@ -93,7 +98,7 @@ def prepare(
         raise UserError(f"{name}.batch_size {config.batch_size} exceeds the {faces} training faces")
     if config.method not in METHODS:
         raise UserError(f"{name}.method {config.method!r} is none of {', '.join(METHODS)}")
-    dataset = dataset._replace(label=config.label or dataset.label)
+    dataset = _said(dataset, config)
     steps_per_epoch = config.epoch_steps or faces // config.batch_size
     total_steps = duration(config, steps_per_epoch, where=f"{name}.")
     info = Info(
@@ -124,6 +129,16 @@ def prepare(
     )
 
 
+def _said(dataset: Dataset, config: ConfigDict) -> Dataset:
+    """The dataset as far as the stage's coders annotated it, with what it is to train on."""
+    dataset = dataset.of_coders(config.coders or dataset.coders)
+    dataset = dataset._replace(label=config.label or dataset.label)
+    if dataset.label != "inferred":
+        return dataset
+    how = config.inference
+    return crowd.infer(dataset, start=how.start, soft=how.soft, seed=config.seed)
+
+
 def train(training: Training, inputs: dict[str, State]) -> State:
     """Trains to the end, from the newest checkpoint if there is one.
 
@@ -142,8 +157,8 @@ def train(training: Training, inputs: dict[str, State]) -> State:
     total_steps, log_every = training.total_steps, training.config.loop.log_steps
     train_step = parallel.compile_step(training.devices, training.method.train_step)
     with closing(training.checkpoints()) as checkpoints:
-        state = training.initial_state(inputs)
-        state = checkpoints.restore(state) or state
+        fresh = training.initial_state(inputs)
+        state = checkpoints.restore(fresh) or _begin(training, fresh)
         step = int(state.step)
         training.metrics.forget(training.name, after_step=step)
         state = parallel.replicate(training.devices, state)
@@ -284,12 +299,20 @@ def _progress(training: Training, start: int) -> Progress:
     )
 
 
+def _begin(training: Training, state: State) -> State:
+    """A fresh state, on the host, as the method wants to begin with it."""
+    if training.method.begin is None:
+        return state
+    on_devices = parallel.replicate(training.devices, state)
+    return training.method.begin(state, training.sweep_training_faces(on_devices))
+
+
 def _end_epochs(training: Training, state: State, step: int) -> State:
     """Runs `end_epoch` for epochs whose steps are done; after a kill at the boundary, once."""
     if training.method.end_epoch is None:
         return state
     while int(state.epoch) < step // training.steps_per_epoch:
-        state = training.method.end_epoch(state, partial(training.sweep, state))
+        state = training.method.end_epoch(state, training.sweep_training_faces(state))
         state = state.replace(epoch=state.epoch + 1)
     return state
 

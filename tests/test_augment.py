@@ -29,10 +29,9 @@ def face(channels=3, side=12):
 
 def views(keys, image, made):
     """Views in [0, 1], one for each key."""
-    normalised = jax.jit(jax.vmap(lambda key: augment.augment(key, image, made)))(keys)
-    return normalised * jnp.array(augment.IMAGENET_DEVIATION).reshape(1, 1, 1, 3) + jnp.array(
-        augment.IMAGENET_MEAN
-    ).reshape(1, 1, 1, 3)
+    normalised = jax.jit(jax.vmap(lambda key: augment.augment(key, image, made, "imagenet")))(keys)
+    mean, deviation = (jnp.array(x).reshape(1, 1, 1, 3) for x in augment.SCHEMES["imagenet"])
+    return normalised * deviation + mean
 
 
 def unit(image):
@@ -46,20 +45,24 @@ def test_the_view_is_a_function_of_the_key():
 
 
 def test_with_every_probability_zero_the_view_is_the_prepared_face():
-    view = jax.jit(lambda image: augment.augment(KEY, image, config(**STILL)))(face())
-    np.testing.assert_allclose(view, augment.prepare(face()), atol=1e-6)
+    view = jax.jit(lambda image: augment.augment(KEY, image, config(**STILL), "imagenet"))(face())
+    np.testing.assert_allclose(view, augment.prepare(face(), "imagenet"), atol=1e-6)
 
 
 def test_preparing_normalises_and_makes_grey_three_channels():
-    grey = augment.prepare(jnp.full((2, 4, 4, 1), 255, jnp.uint8))
+    grey = augment.prepare(jnp.full((2, 4, 4, 1), 255, jnp.uint8), "imagenet")
     assert grey.shape == (2, 4, 4, 3)
     np.testing.assert_allclose(grey[1, 2, 3], [2.2489083, 2.4285715, 2.64], rtol=1e-5)
 
 
 def test_a_flip_mirrors_exactly():
-    flip = jax.jit(lambda image: augment.augment(KEY, image, config(**STILL | {"flip": 1.0})))
+    flip = jax.jit(
+        lambda image: augment.augment(KEY, image, config(**STILL | {"flip": 1.0}), "imagenet")
+    )
     for image in (face(side=11), face(side=12)):
-        np.testing.assert_allclose(flip(image), augment.prepare(image[:, ::-1]), atol=1e-6)
+        np.testing.assert_allclose(
+            flip(image), augment.prepare(image[:, ::-1], "imagenet"), atol=1e-6
+        )
 
 
 def test_flips_come_as_often_as_asked():
@@ -163,7 +166,9 @@ def holes():
     white = jnp.full((48, 48, 1), 255, jnp.uint8)
     made = config(**STILL | {"erase": 1.0})
     return np.asarray(
-        jax.jit(jax.vmap(lambda key: augment.augment(key, white, made)))(jax.random.split(KEY, 300))
+        jax.jit(jax.vmap(lambda key: augment.augment(key, white, made, "imagenet")))(
+            jax.random.split(KEY, 300)
+        )
         == 0
     )
 

@@ -19,7 +19,7 @@ NETWORK = "tiny"
 
 def use_tiny_network(monkeypatch) -> None:
     """Makes `model.name='tiny'` known: one residual block, compiled in a second."""
-    monkeypatch.setitem(resnet._NETWORKS, NETWORK, resnet._Stages((1,), bottleneck=False))
+    monkeypatch.setitem(resnet._NETWORKS, NETWORK, resnet.Architecture((1,)))
 
 
 def config(**changes) -> ConfigDict:

@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
+from ferjax.errors import UserError
+
 CLASSES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
 """AffectNet's order; every builder translates to it. A dataset uses a prefix of it."""
 
@@ -39,7 +41,8 @@ class Split(NamedTuple):
       labels: the arrays that training may see, each with one row a face:
         `annotations` [N, coders] int32, -1 where a coder did not label the face;
         `va` [N, coders, 2] float32, valence and arousal in [-1, 1], nan where not annotated;
-        `votes` [N, classes] int32, how many taggers chose each class (only where known).
+        `votes` [N, classes] int32, how many taggers chose each class (only where known);
+        `inferred` [N, classes] float32, probabilities that truth inference found (see `crowd`).
       truth: [N] int32, the known class or -1; for evaluation and analysis only.
       truth_va: [N, 2] float32, the known valence and arousal or nan; likewise.
       names: file name of each face, for error messages, noise lists and annotation.
@@ -89,8 +92,7 @@ class Dataset(NamedTuple):
       image_shape: (height, width, channels).
       train: the split to learn from.
       test: the split to evaluate on.
-      label: what a face is trained on unless the config says otherwise: a coder's name, 'majority',
-        'random', 'votes' or 'multi_target'.
+      label: what a face is trained on unless the config says otherwise, see `methods.method`.
       notes: one line for each thing the user should know about how the splits came about.
       validation: faces held out of training to judge epochs by; their truth is the label given.
     """
@@ -104,6 +106,24 @@ class Dataset(NamedTuple):
     notes: tuple[str, ...] = ()
     validation: Split | None = None
 
+    def of_coders(self, names: Sequence[str]) -> "Dataset":
+        """What is left if only some coders had annotated the training faces; votes are the first's.
+
+        Raises:
+          UserError: for a name that no coder has.
+        """
+        missing = [name for name in names if name not in self.coders]
+        if missing:
+            known = ", ".join(self.coders)
+            raise UserError(f"coders: no coder {missing[0]!r}, there are {known}")
+        columns = [self.coders.index(name) for name in names]
+        labels = dict(self.train.labels)
+        for name in ("annotations", "va"):
+            labels[name] = labels[name][:, columns]
+        if 0 not in columns:
+            labels.pop("votes", None)
+        return self._replace(coders=tuple(names), train=self.train._replace(labels=labels))
+
 
 def given_labels(
     labels: Mapping[str, np.ndarray], coders: Sequence[str], label: str
@@ -114,12 +134,14 @@ def given_labels(
       labels: of the split, see `data.record.Split`.
       coders: names of the columns of `annotations`.
       label: what a run trains on: a coder's name; 'votes' or 'multi_target' (the class with the
-        most votes); 'majority' or 'random' (the class with the most annotations).
+        most votes); 'inferred' (the likeliest); others (the class with the most annotations).
     """
     if label in coders:
         return labels["annotations"][:, coders.index(label)]
     if label in ("votes", "multi_target"):
         votes = labels["votes"]
+    elif label == "inferred" and "inferred" in labels:
+        votes = labels["inferred"]
     else:
         annotations = labels["annotations"]
         classes = max(1, int(annotations.max(initial=0)) + 1)

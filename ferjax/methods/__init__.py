@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from ferjax.methods import cct, ltnet, supervised
+from ferjax.methods import cct, e2e_fc, ltnet, supervised
 from ferjax.methods.method import Info, Method
 
 METHODS: dict[str, Callable[[ConfigDict, Info], Method]] = {
@@ -12,4 +12,5 @@ METHODS: dict[str, Callable[[ConfigDict, Info], Method]] = {
     "cct": cct.make_teachers,
     "cct_student": cct.make_student,
     "ltnet": ltnet.make,
+    "e2e_fc": e2e_fc.make,
 }

@@ -80,7 +80,9 @@ def make_teachers(config: ConfigDict, info: Info) -> Method:
         return state, parallel.sum(metrics, axis_name) | {"lambda": weight}
 
     def predict(state: State, images: jax.Array) -> dict[str, jax.Array]:
-        probs = jax.nn.softmax(_stack_logits(config, info, state, augment.prepare(images)))
+        probs = jax.nn.softmax(
+            _stack_logits(config, info, state, augment.prepare(images, config.model.input))
+        )
         each = {f"network_{j + 1}": probs[j] for j in range(config.networks)}
         return {"average": probs.mean(axis=0), "vote": majority_vote(probs)} | each
 

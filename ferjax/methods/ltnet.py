@@ -6,15 +6,17 @@ what that coder would say, p̂^c = pᵀT^c, and both learn from what coders did 
 
     L = −Σ_c w_c·1[c annotated x]·log p̂^c(y^c)
 
-Coders may be missing for a face. Prediction is p; the latent truth of a training face is argmax p,
-its annotations not used.
-
 `loss='released'` is what the authors' program minimises: there p̂ goes where logits belong, so that
 the loss is −log softmax(p̂)[y], which lies between 1.461 and 2.461 for ten classes and bounds what a
 wrong label can cost.
+
+The noise adaptation layer (J. Goldberger and E. Ben-Reuven, *Training deep neural-networks using a
+noise adaptation layer*, ICLR 2017, "simple" model), which knows one source of labels, is LTNet with
+a single matrix for all coders, rows that are softmax, and `start='confusion'`, its (8).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,94 +25,86 @@ import optax
 from jaxtyping import Array, Float, Int32
 from ml_collections import ConfigDict
 
-from ferjax import augment, parallel
+from ferjax.data import crowd
 from ferjax.errors import UserError
-from ferjax.methods import method
-from ferjax.methods.method import Batch, Info, Method, Metrics, State
+from ferjax.methods import coders
+from ferjax.methods.method import Info, Method, State
 from ferjax.nn import transition
 from ferjax.optimizers import optimizer
 
 LOSSES = ("paper", "released")
+STARTS = ("identity", "dawid_skene", "confusion", "given")
+EVERYBODY = "everybody"
+"""Name of the one coder that all are taken for."""
 
 
 def make(config: ConfigDict, info: Info) -> Method:
     """The network and its coders' matrices.
 
     `config`: `loss` 'paper' or 'released'; `coder_weights` w_c, one a coder, or () for ones; and
-    `transition` with `constraint` and `epsilon` (see `nn.transition`), `delta` of the start,
-    `rate`, a factor of the backbone's learning rate, `weight_decay`, `trace` β (R. Tanno et al.,
-    *Learning from noisy labels by regularized estimation of annotator confusion*, CVPR 2019: adds
-    β·Σ_c tr T^c to the loss) and `freeze_epochs`, in which T stays as it is. With the stage
-    `network` among its needs it starts from that stage's network.
+    `transition` with
+
+    - `constraint` and `epsilon`, see `nn.transition`;
+    - `shared`: whether all coders have one matrix;
+    - `start`: 'identity', rows of I + `delta`·U, normalised; 'dawid_skene', what EM finds in the
+      annotations; 'confusion', what the network that it starts from says on the training faces
+      (row) against the annotations (column); 'given', `matrices`, one a coder;
+    - `rate`, a factor of the backbone's learning rate, and `weight_decay`;
+    - `trace` β (R. Tanno et al., *Learning from noisy labels by regularized estimation of annotator
+      confusion*, CVPR 2019: adds β·Σ_c tr T^c to the loss);
+    - `freeze_epochs`, in which T stays as it is.
+
+    With the stage `network` among its needs it starts from that stage's network.
 
     Raises:
       UserError: for an option out of its range, or a coder who annotated nothing.
     """
     _check(config, info)
     chosen = config.transition
+    names = (EVERYBODY,) if chosen.shared else info.coders
+    start = _start(config, info, len(names))
+
+    def init(key: jax.Array) -> dict[str, jax.Array]:
+        return {"matrices": transition.parameters(start(key), chosen.constraint)}
+
+    def project(params: dict) -> dict:
+        raw = params["matrices"]
+        return {"matrices": transition.project(raw, chosen.constraint, chosen.epsilon)}
+
+    def matrices(params: dict) -> transition.Matrices:
+        return transition.matrices(params["matrices"], chosen.constraint)
+
+    def losses(params: dict, logits: jax.Array, annotations: jax.Array) -> jax.Array:
+        mine = jnp.broadcast_to(matrices(params), (annotations.shape[1], *logits.shape[1:] * 2))
+        return annotation_losses(config.loss, logits, mine, annotations)
+
+    def penalty(params: dict) -> jax.Array:
+        return chosen.trace * jnp.trace(matrices(params), axis1=1, axis2=2).sum()
+
+    def watched(params: dict) -> dict[str, jax.Array]:
+        diagonal = jnp.diagonal(matrices(params), axis1=1, axis2=2).mean(axis=1)
+        return {f"diagonal_of_{name}": diagonal[c] for c, name in enumerate(names)}
+
+    layer = coders.Layer(
+        "transition",
+        names,
+        init,
+        losses,
+        said=lambda params, probs: transition.annotation_probs(probs, matrices(params)),
+        project=project,
+        penalty=penalty,
+        watched=watched,
+    )
     networks = optimizer(config.optimizer, info.steps_per_epoch, info.total_steps)
-    matrices = optimizer(_slower(config), info.steps_per_epoch, info.total_steps)
-    transform = _each(network=networks, transition=_frozen_first(matrices, config, info))
-    coder_weights = jnp.array(config.coder_weights or [1.0] * len(info.coders))[None]
+    layers = optimizer(_slower(config), info.steps_per_epoch, info.total_steps)
+    made = coders.make(config, info, layer, networks, _frozen_first(layers, config, info))
 
-    def init(key: jax.Array, inputs: dict[str, State]) -> State:
-        if "network" in inputs:
-            params, batch_stats = inputs["network"].params, inputs["network"].batch_stats
-        else:
-            params, batch_stats = method.init_network(config, info, jax.random.fold_in(key, 0))
-        start = transition.near_identity(
-            jax.random.fold_in(key, 1), len(info.coders), len(info.classes), chosen.delta
-        )
-        raw = transition.parameters(start, chosen.constraint)
-        both = {"network": params, "transition": {"matrices": raw}}
-        return method.start_state(both, batch_stats, transform.init(both))
+    def learnt(state: State) -> dict[str, np.ndarray]:
+        both = learnt_matrices(config, state)
+        return {"coders": np.array(names), "transitions": np.asarray(both)}
 
-    def train_step(
-        state: State, batch: Batch, axis_name: str | None = None
-    ) -> tuple[State, Metrics]:
-        images = method.augmented(config, state, batch)
-        annotations = batch["annotations"]
-        said = (annotations >= 0).astype(jnp.float32)
-        labelled = jnp.max(said, axis=1)
-        raw = state.params["transition"]["matrices"]
-        raw = transition.project(raw, chosen.constraint, chosen.epsilon)
-        state = state.replace(params=state.params | {"transition": {"matrices": raw}})
-
-        def loss_fn(params):
-            logits, batch_stats = method.train_logits(
-                config, info, axis_name, params["network"], state.batch_stats, images
-            )
-            coders = transition.matrices(params["transition"]["matrices"], chosen.constraint)
-            each = annotation_losses(config.loss, logits, coders, annotations)
-            face = jnp.sum(each * coder_weights, axis=1)
-            face += chosen.trace * jnp.trace(coders, axis1=1, axis2=2).sum()  # once, in the mean
-            loss = parallel.mean_over_faces(face, labelled, axis_name)[0]
-            return loss, (logits, coders, batch_stats)
-
-        (loss, (logits, coders, batch_stats)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params
-        )
-        state = method.update(transform, state, gradient, batch_stats, axis_name)
-        agrees = (jnp.argmax(logits, axis=1)[:, None] == annotations).astype(jnp.float32)
-        share = jnp.sum(agrees * said, axis=1) / jnp.maximum(jnp.sum(said, axis=1), 1)
-        hits, _ = parallel.mean_over_faces(share, labelled, axis_name)
-        metrics = parallel.sum({"loss": loss, "accuracy": hits}, axis_name)
-        diagonal = jnp.diagonal(coders, axis1=1, axis2=2).mean(axis=1)
-        return state, metrics | {
-            f"diagonal_of_{name}": diagonal[c] for c, name in enumerate(info.coders)
-        }
-
-    def predict(state: State, images: jax.Array) -> dict[str, jax.Array]:
-        logits = method.predict_logits(
-            config, info, state.params["network"], state.batch_stats, augment.prepare(images)
-        )
-        probs = jax.nn.softmax(logits)
-        said = transition.annotation_probs(probs, learnt_matrices(config, state))
-        return {"truth": probs} | {_head(name): said[:, c] for c, name in enumerate(info.coders)}
-
-    heads = ("truth", *map(_head, info.coders))
-    rows = method.epoch_rows(config, info)
-    return Method(init, train_step, tuple((name, "class") for name in heads), predict, rows)
+    begin = _begin(config, info) if chosen.start == "confusion" else None
+    return made._replace(begin=begin, learnt=learnt)
 
 
 def annotation_losses(
@@ -123,9 +117,7 @@ def annotation_losses(
     if loss == "paper":
         return -transition.log_annotation(jax.nn.log_softmax(logits), matrices, annotations)
     said = transition.annotation_probs(jax.nn.softmax(logits), matrices)
-    place = jnp.maximum(annotations, 0)[..., None]
-    cost = -jnp.take_along_axis(jax.nn.log_softmax(said), place, axis=2)[..., 0]
-    return jnp.where(annotations >= 0, cost, 0.0)
+    return coders.cost_of_annotations(jax.nn.log_softmax(said), annotations)
 
 
 def learnt_matrices(config: ConfigDict, state: State) -> Float[Array, "coders classes classes"]:
@@ -137,8 +129,51 @@ def learnt_matrices(config: ConfigDict, state: State) -> Float[Array, "coders cl
     return transition.matrices(raw, chosen.constraint)
 
 
-def _head(coder: str) -> str:
-    return f"as_{coder}"
+def confusions(
+    probs: Float[np.ndarray, "faces classes"], annotations: Int32[np.ndarray, "faces coders"]
+) -> Float[np.ndarray, "coders classes classes"]:
+    """What coders say of faces that are of a class as likely as `probs` has it; rows sum to one.
+
+    Goldberger & Ben-Reuven's (8): Σ_x p(i|x)·1[c said j] / Σ_x p(i|x), over faces that c annotated.
+    Uniform where no such face may be of the class.
+    """
+    classes = probs.shape[1]
+    said = annotations[..., None] == np.arange(classes)
+    counts = np.einsum("fi,fcj->cij", probs, said.astype(probs.dtype))
+    sizes = counts.sum(axis=2, keepdims=True)
+    return np.divide(counts, sizes, out=np.full_like(counts, 1 / classes), where=sizes > 0)
+
+
+def _start(config: ConfigDict, info: Info, count: int) -> Callable[[jax.Array], jax.Array]:
+    """Key -> T⁰ of so many coders."""
+    chosen = config.transition
+    classes = len(info.classes)
+    if chosen.start == "given":
+        given = jnp.asarray(_given(chosen.matrices, count, classes))
+        return lambda key: given
+    if chosen.start == "dawid_skene":
+        said = info.labels["annotations"]
+        found = crowd.dawid_skene(said, classes, start="majority", seed=config.seed)
+        mean = found.confusions.mean(axis=0, keepdims=True)
+        learnt = jnp.asarray(mean if chosen.shared else found.confusions, jnp.float32)
+        return lambda key: learnt
+    return lambda key: transition.near_identity(key, count, classes, chosen.delta)
+
+
+def _begin(config: ConfigDict, info: Info) -> Callable[[State, Callable], State]:
+    """Sets T to what the network says on the training faces against the annotations."""
+
+    def begin(state: State, sweep: Callable[[], dict[str, np.ndarray]]) -> State:
+        probs, annotations = sweep()["truth"], info.labels["annotations"]
+        if config.transition.shared:  # each face once for every coder
+            probs = np.repeat(probs, annotations.shape[1], axis=0)
+            annotations = annotations.reshape(-1, 1)
+        found = confusions(probs, annotations)
+        raw = transition.parameters(jnp.asarray(found), config.transition.constraint)
+        layer = {"matrices": np.asarray(raw)}
+        return state.replace(params=state.params | {"transition": layer})
+
+    return begin
 
 
 def _slower(config: ConfigDict) -> ConfigDict:
@@ -170,52 +205,35 @@ def _frozen_first(
     return optax.GradientTransformation(init, update)
 
 
-def _each(**transforms: optax.GradientTransformation) -> optax.GradientTransformation:
-    """An optimiser for each of some groups of parameters."""
-
-    def init(params):
-        return {name: transforms[name].init(params[name]) for name in transforms}
-
-    def update(gradient, state, params):
-        done = {
-            name: transforms[name].update(gradient[name], state[name], params[name])
-            for name in transforms
-        }
-        moves, states = ({name: pair[k] for name, pair in done.items()} for k in (0, 1))
-        return moves, states
-
-    return optax.GradientTransformation(init, update)
+def _given(matrices: Any, count: int, classes: int) -> Float[np.ndarray, "coders classes classes"]:
+    try:
+        given = np.array(matrices, np.float32)
+    except ValueError:  # ragged
+        given = np.empty(0, np.float32)
+    if given.shape != (count, classes, classes):
+        raise UserError(
+            f"transition.matrices must hold, for each of {count} coders, {classes} rows of "
+            f"{classes} numbers"
+        )
+    if not (given >= 0).all() or not np.allclose(given.sum(axis=2), 1, atol=1e-4):
+        raise UserError("transition.matrices: every row must be probabilities that sum to one")
+    return given
 
 
 def _check(config: ConfigDict, info: Info) -> None:
     chosen = config.transition
-    _one_of("loss", config.loss, LOSSES)
-    _one_of("transition.constraint", chosen.constraint, transition.CONSTRAINTS)
-    if config.coder_weights and len(config.coder_weights) != len(info.coders):
-        raise UserError(
-            f"coder_weights: {len(config.coder_weights)} for the {len(info.coders)} coders "
-            f"{', '.join(info.coders)}"
-        )
-    if any(weight < 0 for weight in config.coder_weights):
-        raise UserError(f"coder_weights must not be negative, as in {config.coder_weights}")
-    for field in ("epsilon", "delta"):
-        if not chosen[field] > 0:
-            raise UserError(f"transition.{field} must be positive, not {chosen[field]}")
-    for field in ("rate", "weight_decay", "freeze_epochs"):
+    choices: dict[str, tuple[str, tuple[str, ...]]] = {
+        "loss": (config.loss, LOSSES),
+        "transition.constraint": (chosen.constraint, transition.CONSTRAINTS),
+        "transition.start": (chosen.start, STARTS),
+    }
+    for field, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise UserError(f"{field}={value!r} is none of {', '.join(allowed)}")
+    if chosen.start == "confusion" and "network" not in config.needs:
+        raise UserError("transition.start='confusion' needs a stage 'network' to start from")
+    if not chosen.epsilon > 0:
+        raise UserError(f"transition.epsilon must be positive, not {chosen.epsilon}")
+    for field in ("delta", "rate", "weight_decay", "freeze_epochs"):
         if chosen[field] < 0:
             raise UserError(f"transition.{field} must not be negative, but is {chosen[field]}")
-    annotations = info.labels["annotations"]
-    if annotations.max(initial=-1) >= len(info.classes):
-        coder = int(np.argmax(annotations.max(axis=0)))
-        raise UserError(
-            f"coder {info.coders[coder]} says class {annotations.max()}, but there are only "
-            f"{len(info.classes)}"
-        )
-    silent = [name for c, name in enumerate(info.coders) if not (annotations[:, c] >= 0).any()]
-    if silent:
-        raise UserError(f"no training face was annotated by coder {', '.join(silent)}")
-
-
-def _one_of(field: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise UserError(f"{field}={value!r} is none of {', '.join(allowed)}")

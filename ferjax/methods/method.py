@@ -20,6 +20,7 @@ from ferjax import augment, losses, parallel
 from ferjax.data.record import CLASSES, given_labels
 from ferjax.errors import UserError
 from ferjax.nn.resnet import resnet
+from ferjax.truth.majority import break_ties
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -56,7 +57,7 @@ class Info(NamedTuple):
       classes: class names.
       coders: coder names, one for each column of `annotations`.
       image_shape: (height, width, channels) of the bytes that come in.
-      label: what a face is trained on, see `check_label`.
+      label: what a face is trained on, see `LABELS`.
       labels: the training split's label arrays (see `data.record.Split.labels`).
       steps_per_epoch: training steps in an epoch.
       total_steps: training steps in the run.
@@ -81,7 +82,10 @@ class Method(NamedTuple):
       heads: (name, 'class' | 'va') of each prediction, the main one first.
       predict: (state, uint8 images) -> {head: probabilities [batch, classes] or va [batch, 2]}.
       rows: state -> the training rows that the epoch about to start draws from, always as many.
-      end_epoch: (state, sweep) -> state, where `sweep(split)` gives predictions in row order.
+      begin: (state, sweep) -> state, once before the first step; `sweep()` gives the predictions
+        of all training faces in row order.
+      end_epoch: (state, sweep) -> state, likewise, after every epoch.
+      learnt: state -> {name: array} of what a report shows besides predictions.
     """
 
     init: Callable[[PRNGKeyArray, dict[str, State]], State]
@@ -89,7 +93,9 @@ class Method(NamedTuple):
     heads: tuple[tuple[str, str], ...]
     predict: Callable[[State, jax.Array], dict[str, jax.Array]]
     rows: Callable[[State], Int32[np.ndarray, " rows"]]
+    begin: Callable[[State, Callable], State] | None = None
     end_epoch: Callable[[State, Callable], State] | None = None
+    learnt: Callable[[State], dict[str, np.ndarray]] = lambda state: {}
 
 
 class Stream(enum.IntEnum):
@@ -97,6 +103,7 @@ class Stream(enum.IntEnum):
 
     AUGMENT = 0
     LABEL = 1
+    TIE = 2
 
 
 def face_keys(
@@ -166,7 +173,7 @@ def predict_single(config: ConfigDict, info: Info) -> Callable[[State, jax.Array
     """The `predict` of a method that ends with one network; its head is `network`."""
 
     def predict(state: State, images: jax.Array) -> dict[str, jax.Array]:
-        faces = augment.prepare(images)
+        faces = augment.prepare(images, config.model.input)
         logits = predict_logits(config, info, state.params, state.batch_stats, faces)
         return {"network": jax.nn.softmax(logits)}
 
@@ -176,22 +183,31 @@ def predict_single(config: ConfigDict, info: Info) -> Callable[[State, jax.Array
 def augmented(config: ConfigDict, state: State, batch: Batch) -> Float[Array, "batch h w 3"]:
     """The batch's faces, each under its own random view, normalised."""
     keys = face_keys(config.seed, state.step, Stream.AUGMENT, batch["index"])
-    return jax.vmap(lambda key, image: augment.augment(key, image, config.augment))(
+    scheme = config.model.input
+    return jax.vmap(lambda key, image: augment.augment(key, image, config.augment, scheme))(
         keys, batch["image"]
     )
 
 
-def check_label(info: Info) -> None:
-    """Whether the data has what is to be trained on.
+LABELS = ("majority", "random", "soft", "inferred", "votes", "multi_target")
+"""What a face may be trained on, besides what one coder says of it.
 
-    `info.label` is a coder's name; 'majority' (the most chosen class, the first in class order
-    where tied); 'random' (one of the face's annotations, drawn anew each step); 'votes' (the shares
-    of the votes); or 'multi_target' (1 for every class with more than 30 % of the votes).
+- 'majority': the most chosen class; of several one that is drawn once, by the seed.
+- 'random': one of the face's annotations, drawn anew at each step: the mixture of all.
+- 'soft': the shares of the face's annotations.
+- 'inferred': what Dawid and Skene's EM makes of the annotations, by the recipe's `inference`.
+- 'votes': the shares of the votes.
+- 'multi_target': 1 for every class with more than 30 % of the votes.
+"""
+
+
+def check_label(info: Info) -> None:
+    """Whether the data has what is to be trained on: a coder's name, or one of `LABELS`.
 
     Raises:
       UserError: for another label, or for votes where the data has none.
     """
-    known = ("majority", "random", "votes", "multi_target", *info.coders)
+    known = (*LABELS, *info.coders)
     if info.label not in known:
         raise UserError(f"label={info.label!r} is none of {', '.join(known)}")
     if info.label in ("votes", "multi_target") and "votes" not in info.labels:
@@ -202,27 +218,40 @@ def targets(
     config: ConfigDict, info: Info, state: State, batch: Batch
 ) -> tuple[Float[Array, "batch classes"], Float[Array, " batch"]]:
     """What each face is said to be by `info.label`, and 1 for faces that are labelled, else 0."""
-    classes = len(info.classes)
+    target = _targets(config, info, state, batch)
+    return target, jnp.any(target > 0, axis=-1).astype(jnp.float32)
+
+
+def _targets(
+    config: ConfigDict, info: Info, state: State, batch: Batch
+) -> Float[Array, "batch classes"]:
+    """See `targets`; all zero where a face is not labelled."""
+    if info.label == "inferred":
+        return batch["inferred"]
     if info.label in ("votes", "multi_target"):
-        votes = batch["votes"].astype(jnp.float32)
-        total = jnp.sum(votes, axis=-1, keepdims=True)
-        shares = votes / jnp.maximum(total, 1)
+        shares = _shares(batch["votes"].astype(jnp.float32))
         if info.label == "multi_target":
-            shares = (shares > MULTI_TARGET_SHARE).astype(jnp.float32)
-        return shares, (jnp.sum(shares, axis=-1) > 0).astype(jnp.float32)
-    annotations = jax.nn.one_hot(batch["annotations"], classes)  # all zero for -1
-    if info.label == "majority":
-        votes = jnp.sum(annotations, axis=1)
-        labelled = jnp.any(votes > 0, axis=-1).astype(jnp.float32)
-        return jax.nn.one_hot(jnp.argmax(votes, axis=-1), classes) * labelled[:, None], labelled
+            return (shares > MULTI_TARGET_SHARE).astype(jnp.float32)
+        return shares
+    annotations = jax.nn.one_hot(batch["annotations"], len(info.classes))  # all zero for -1
+    if info.label in info.coders:
+        return annotations[:, info.coders.index(info.label)]
     if info.label == "random":
         keys = face_keys(config.seed, state.step, Stream.LABEL, batch["index"])
-        given = batch["annotations"] >= 0
-        coder = jax.vmap(_pick)(keys, given)
-        target = jnp.take_along_axis(annotations, coder[:, None, None], axis=1)[:, 0]
-    else:
-        target = annotations[:, info.coders.index(info.label)]
-    return target, jnp.sum(target, axis=-1)
+        coder = jax.vmap(_pick)(keys, batch["annotations"] >= 0)
+        return jnp.take_along_axis(annotations, coder[:, None, None], axis=1)[:, 0]
+    votes = jnp.sum(annotations, axis=1)
+    if info.label == "soft":
+        return _shares(votes)
+    once = jnp.zeros((), jnp.int32)
+    keys = face_keys(config.seed, once, Stream.TIE, batch["index"])
+    draws = jax.vmap(jax.random.uniform)(keys)
+    best = jax.nn.one_hot(break_ties(votes, draws), len(info.classes))
+    return best * jnp.any(votes > 0, axis=-1, keepdims=True).astype(jnp.float32)
+
+
+def _shares(votes: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
+    return votes / jnp.maximum(jnp.sum(votes, axis=-1, keepdims=True), 1)
 
 
 def supervised_loss(info: Info) -> Callable[[jax.Array, jax.Array], jax.Array]:

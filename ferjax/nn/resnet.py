@@ -1,7 +1,9 @@
 """Residual networks: He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition", 2016.
 
 ResNet-18, -34 and -50 have torchvision's shape: explicit padding, projection shortcuts, and in the
-bottleneck the stride on its 3x3 convolution. ResNet-20 is the paper's network for 32x32 images.
+bottleneck the stride on its 3x3 convolution. ResNet-20 is the paper's network for 32x32 images. Two
+more are those of Zeng, Shan & Chen, "Facial Expression Recognition with Inconsistently Annotated
+Datasets", 2018: `resnet20_ltnet` for CIFAR-10 and `resnet80` for faces.
 """
 
 import math
@@ -20,16 +22,32 @@ from ferjax.nn.conv import stackable_conv
 from ferjax.nn.pooling import max_pool
 
 
-class _Stages(NamedTuple):
+class Architecture(NamedTuple):
+    """What tells one residual network from others.
+
+    Attributes:
+      blocks: number of blocks in each stage.
+      block: 'basic', two 3x3 convolutions; 'bottleneck', 1x1, 3x3 and 1x1; or 'linear', a basic
+        one without ReLU after its sum, whose convolutions have biases and whose shortcut, where
+        the size changes, is a 2x2 convolution of stride 2.
+      widths: channels of each stage, and of the stem before them, in units of the width.
+      hidden: units of a layer with ReLU before the classifier; 0: none.
+    """
+
     blocks: tuple[int, ...]
-    bottleneck: bool
+    block: str = "basic"
+    widths: tuple[int, ...] = (1, 2, 4, 8)
+    stem: int = 1
+    hidden: int = 0
 
 
 _NETWORKS = {
-    "resnet18": _Stages((2, 2, 2, 2), bottleneck=False),
-    "resnet20": _Stages((3, 3, 3), bottleneck=False),
-    "resnet34": _Stages((3, 4, 6, 3), bottleneck=False),
-    "resnet50": _Stages((3, 4, 6, 3), bottleneck=True),
+    "resnet18": Architecture((2, 2, 2, 2)),
+    "resnet20": Architecture((3, 3, 3)),
+    "resnet20_ltnet": Architecture((3, 3, 3), "linear"),
+    "resnet34": Architecture((3, 4, 6, 3)),
+    "resnet50": Architecture((3, 4, 6, 3), "bottleneck"),
+    "resnet80": Architecture((3, 4, 16, 3), "bottleneck", (1, 2, 4, 6), stem=2, hidden=1024),
 }
 
 
@@ -45,12 +63,13 @@ def resnet(
     """A residual network by name.
 
     The CIFAR network of the paper is 'resnet20' with width 16, the small stem and stem stride 1,
-    but for its shortcuts, which are projections here.
+    but for its shortcuts, which are projections here. LTNet's networks have width 16 too,
+    'resnet80' with the large stem.
 
     Args:
-      name: 'resnet18', 'resnet20', 'resnet34' or 'resnet50'.
+      name: 'resnet18', 'resnet20', 'resnet20_ltnet', 'resnet34', 'resnet50' or 'resnet80'.
       classes: number of logits.
-      width: channels of the first stage.
+      width: channels of the first stage (of its 3x3 convolutions).
       stem: 'imagenet', a 7x7 convolution of stride 2 and max pooling of stride 2; or 'small', a 3x3
         convolution alone.
       stem_stride: stride of the small stem, 1 or 2.
@@ -70,17 +89,16 @@ def resnet(
     for what, (chosen, allowed) in choices.items():
         if chosen not in allowed:
             raise UserError(f"unknown {what} {chosen!r}: choose one of {allowed}")
-    return ResNet(*_NETWORKS[name], classes, width, stem, stem_stride, jnp.dtype(dtype), axis_name)
+    return ResNet(_NETWORKS[name], classes, width, stem, stem_stride, jnp.dtype(dtype), axis_name)
 
 
 class ResNet(nn.Module):
     """Stem, stages of residual blocks, global average pooling and a linear classifier.
 
-    Every stage but the first halves the resolution and doubles the channels.
+    Every stage but the first halves the resolution.
 
     Attributes:
-      blocks: number of blocks in each stage.
-      bottleneck: blocks of 1x1, 3x3 and 1x1 convolutions instead of two 3x3.
+      architecture: blocks and their widths.
       classes: number of logits.
       width: channels of the first stage.
       stem: 'imagenet' or 'small'.
@@ -89,8 +107,7 @@ class ResNet(nn.Module):
       axis_name: axis of `pmap` over which batch normalisation takes its statistics.
     """
 
-    blocks: tuple[int, ...]
-    bottleneck: bool
+    architecture: Architecture
     classes: int
     width: int
     stem: str
@@ -107,22 +124,28 @@ class ResNet(nn.Module):
         With `train`, batch normalisation uses the statistics of the batch and updates the running
         ones, the collection `batch_stats`. The classifier's parameters are in `classifier`.
         """
-        conv = partial(_ConvNorm, train=train, dtype=self.dtype, axis_name=self.axis_name)
+        chosen = self.architecture
+        linear = chosen.block == "linear"
+        conv = partial(
+            _ConvNorm, train=train, bias=linear, dtype=self.dtype, axis_name=self.axis_name
+        )
         x = images.astype(self.dtype)
+        size, stride = (7, 2) if self.stem == "imagenet" else (3, self.stem_stride)
+        x = nn.relu(conv(self.width * chosen.stem, size, stride, name="stem")(x))
         if self.stem == "imagenet":
-            x = nn.relu(conv(self.width, 7, 2, name="stem")(x))
             x = max_pool(x, size=3, stride=2, padding=1)
-        else:
-            x = nn.relu(conv(self.width, 3, self.stem_stride, name="stem")(x))
-        block = _Bottleneck if self.bottleneck else _BasicBlock
-        for stage, count in enumerate(self.blocks):
+        block = {"basic": _BasicBlock, "bottleneck": _Bottleneck, "linear": _LinearBlock}
+        for stage, count in enumerate(chosen.blocks):
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
+                width = self.width * chosen.widths[stage]
                 name = f"stage{stage + 1}_block{index + 1}"
-                x = block(self.width * 2**stage, stride, conv, name=name)(x)
+                x = block[chosen.block](width, stride, conv, name=name)(x)
         dtype = np.promote_types(self.dtype, jnp.float32)
-        pooled = x.astype(dtype).mean(axis=(1, 2))
-        return nn.Dense(self.classes, dtype=dtype, name="classifier")(pooled)
+        features = x.astype(dtype).mean(axis=(1, 2))
+        if chosen.hidden:
+            features = nn.relu(nn.Dense(chosen.hidden, dtype=dtype, name="hidden")(features))
+        return nn.Dense(self.classes, dtype=dtype, name="classifier")(features)
 
 
 class _BasicBlock(nn.Module):
@@ -137,6 +160,20 @@ class _BasicBlock(nn.Module):
         if x.shape != y.shape:
             x = self.conv(self.features, 1, self.stride, name="shortcut")(x)
         return nn.relu(x + y)
+
+
+class _LinearBlock(nn.Module):
+    features: int
+    stride: int
+    conv: partial["_ConvNorm"]
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        y = nn.relu(self.conv(self.features, 3, self.stride, name="conv1")(x))
+        y = self.conv(self.features, 3, name="conv2")(y)
+        if x.shape != y.shape:
+            x = self.conv(self.features, 2, self.stride, padding=0, name="shortcut")(x)
+        return x + y
 
 
 class _Bottleneck(nn.Module):
@@ -155,11 +192,13 @@ class _Bottleneck(nn.Module):
 
 
 class _ConvNorm(nn.Module):
-    """A square convolution without bias, padded by half its size, and batch normalisation."""
+    """A square convolution, padded by half its size unless said otherwise, and batch norm."""
 
     features: int
     size: int
     stride: int = 1
+    padding: int | None = None
+    bias: bool = False
     train: bool = False
     dtype: Any = jnp.float32
     axis_name: str | None = None
@@ -170,8 +209,8 @@ class _ConvNorm(nn.Module):
             self.features,
             (self.size, self.size),
             strides=self.stride,
-            padding=self.size // 2,
-            use_bias=False,
+            padding=self.size // 2 if self.padding is None else self.padding,
+            use_bias=self.bias,
             kernel_init=_he_normal,
             dtype=self.dtype,
             conv_general_dilated=stackable_conv,

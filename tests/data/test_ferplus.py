@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import supervised
-from ferjax.data.datasets import ferplus
+from ferjax.data.datasets import ferplus, prepared
 from ferjax.data.datasets.ferplus import dataset, files
 from ferjax.data.record import CLASSES
 from ferjax.errors import UserError
@@ -236,14 +236,14 @@ def test_subset_hangs_on_seed_and_names_alone(config):
     chosen = {tuple(ferplus.load(config).train.names) for config.seed in range(12)}
     assert len(chosen) == 3
     config.subset = 99
-    with pytest.raises(UserError, match="99 of only 3 training faces"):
+    with pytest.raises(UserError, match=r"data.subset must be 0 \(all\) to 3, not 99"):
         ferplus.load(config)
 
 
 def test_prepared_data_are_reused_until_an_input_changes(config, folder, monkeypatch):
     ferplus.load(config)
     with monkeypatch.context() as patch:
-        patch.setattr(dataset, "_write", lambda *_: pytest.fail("prepared again"))
+        patch.setattr(prepared, "_write", lambda *_: pytest.fail("prepared again"))
         ferplus.load(config)
     (folder / "FER2013Train/a.png").write_bytes(png("z.png"))
     ferplus.load(config)
@@ -258,12 +258,12 @@ def test_default_cache_is_the_users(config, tmp_path, monkeypatch):
 
 
 def test_only_the_first_process_prepares(config, monkeypatch):
-    monkeypatch.setattr(dataset.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(prepared.jax, "process_index", lambda: 1)
     with pytest.raises(UserError, match=r"not written by the first process"):
         ferplus.load(config)
     monkeypatch.undo()
     ferplus.load(config)
-    monkeypatch.setattr(dataset.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(prepared.jax, "process_index", lambda: 1)
     assert ferplus.load(config).train.names == ["a.png", "f.png", "g.png"]
 
 

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from ferjax.data import synthetic
-from ferjax.data.datasets import ferplus
+from ferjax.data.datasets import cifar10, ferplus
 from ferjax.data.record import Dataset
 from ferjax.errors import UserError
 
 DATASETS: dict[str, Callable[[ConfigDict], Dataset]] = {
     "synthetic": synthetic.load,
     "ferplus": ferplus.load,
+    "cifar10": cifar10.load,
 }
 
 

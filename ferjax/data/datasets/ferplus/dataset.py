@@ -1,26 +1,15 @@
 """FERPlus as a training and a test split: prepares the data once, then picks faces and labels."""
 
-import contextlib
 import csv
-import dataclasses
-import logging
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
-import jax
 import ml_collections
 import numpy as np
-import tensorflow_datasets as tfds
-from array_record.python.array_record_data_source import ArrayRecordDataSource
-from jaxtyping import Int32, UInt8
-from tensorflow_datasets.proto import tf_example_pb2
+from jaxtyping import Int32
 
-from ferjax import parallel
-from ferjax.data import noise
+from ferjax.data.datasets import prepared
 from ferjax.data.datasets.ferplus import files
 from ferjax.data.datasets.ferplus.ferplus_dataset_builder import SKIPPED, Builder
 from ferjax.data.record import CLASSES, UNKNOWN, Dataset, Split
@@ -59,8 +48,6 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         raise UserError(f"data.mode: unknown mode {config.mode!r}, expected {', '.join(MODES)}")
     if config.image_size < MIN_SIZE:
         raise UserError(f"data.image_size must be at least {MIN_SIZE}, not {config.image_size}")
-    if config.subset < 0:
-        raise UserError(f"data.subset must be 0 (all) or positive, not {config.subset}")
     if len(set(config.train_parts)) < len(config.train_parts):
         raise UserError("data.train_parts names a part twice")
     if not config.dir:
@@ -79,7 +66,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     for part, rows in (("training", train_rows), ("test", test_rows)):
         if not len(rows):
             raise UserError(f"the {part} split is empty: {config.dir} has no face for it")
-    chosen = _subset([columns.names[row] for row in train_rows], config.subset, config.seed)
+    chosen = prepared.subset([columns.names[row] for row in train_rows], config.subset, config.seed)
 
     notes = [f"trains on {' + '.join(config.train_parts)}, tests on {test_part}{reason}"]
     notes += _row_notes(builder, parts, columns, votes, config.mode)
@@ -129,37 +116,6 @@ def _without_outliers(votes: Int32[np.ndarray, "faces 10"]) -> Int32[np.ndarray,
     return np.where(votes > 1, votes, 0).astype(np.int32)
 
 
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """Grey faces [size, size, 1] in prepared files; several are read in one call, far faster.
-
-    The encoded bytes are read straight from ArrayRecord: decoding a whole example through TFDS
-    takes more than twice as long.
-    """
-
-    records: ArrayRecordDataSource
-    size: int
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width 1"]:
-        return self._decode(self.records[row])
-
-    def __getitems__(self, rows: list[int]) -> list[UInt8[np.ndarray, "height width 1"]]:
-        return [self._decode(record) for record in self.records.__getitems__(rows)]
-
-    def _decode(self, record: bytes) -> UInt8[np.ndarray, "height width 1"]:
-        features = _features(record)
-        image = files.decode(features["image"].bytes_list.value[0])
-        assert image is not None, "checked on preparing"
-        if image.shape != (self.size, self.size):
-            smaller = self.size < image.shape[0]
-            method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-            image = cv2.resize(image, (self.size, self.size), interpolation=method)
-        return image[..., None]
-
-
 class Columns(NamedTuple):
     """What is known about every face of some parts, one row each, apart from its image.
 
@@ -180,54 +136,20 @@ class Columns(NamedTuple):
     digests: np.ndarray
 
 
-def prepare(folder: Path, cache: str, skip_corrupt: bool) -> Builder:
-    """The prepared data of a folder; the first process writes them if they are not there yet.
+def prepare(folder: Path, cache: str, skip_corrupt: bool) -> prepared.Builder:
+    """The prepared data of a folder, see `prepared.prepare`."""
 
-    They appear under their final name, which holds the checksum of the inputs, only when complete;
-    a kill can leave a folder `preparing-*` beside it, which nothing reads.
-    """
-    root = Path(cache).expanduser() if cache else _user_cache()
-    home = root / f"ferplus-{Builder.VERSION}-{files.checksum(folder)}"
-    try:
-        if jax.process_index() == 0 and not home.exists():
-            _write(folder, home, skip_corrupt)
-    finally:  # also on failure, or the other processes would wait for ever
-        parallel.barrier("FERPlus prepared")
-    if not home.exists():
-        raise UserError(f"{home}: not written by the first process; data.cache must be shared")
-    builder = Builder(data_dir=home, file_format="array_record")
-    if not (Path(builder.data_dir) / SKIPPED).exists():
-        raise UserError(f"{home} is damaged: delete it, and the data will be prepared again")
-    _refuse_skipped(builder, skip_corrupt)
-    return builder
+    def check(builder: prepared.Builder) -> None:
+        if not (Path(builder.data_dir) / SKIPPED).exists():
+            raise UserError(
+                f"{builder.data_dir} is damaged: delete it, and the data will be prepared again"
+            )
+        _refuse_skipped(builder, skip_corrupt)
+
+    return prepared.prepare(Builder, "ferplus", folder, cache, files.checksum(folder), check)
 
 
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferjax"
-
-
-def _write(folder: Path, home: Path, skip_corrupt: bool) -> None:
-    """Prepares in a temporary folder beside `home`, then renames."""
-    logging.info("preparing FERPlus once, in %s", home)
-    tfds.disable_progress_bar()
-    try:
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home.parent, prefix="preparing-") as temporary:
-            data = Path(temporary) / "data"
-            builder = Builder(data_dir=data, file_format="array_record")
-            manual = tfds.download.DownloadConfig(manual_dir=folder)
-            with contextlib.redirect_stdout(None):  # TFDS announces a download; there is none
-                builder.download_and_prepare(
-                    download_dir=Path(temporary) / "downloads", download_config=manual
-                )
-            _refuse_skipped(builder, skip_corrupt)
-            if not home.exists():  # another run may have been faster
-                data.rename(home)
-    except OSError as error:
-        raise UserError(f"cannot prepare {home}: {error}") from error
-
-
-def _refuse_skipped(builder: Builder, skip_corrupt: bool) -> None:
+def _refuse_skipped(builder: prepared.Builder, skip_corrupt: bool) -> None:
     skipped = _skipped(builder)
     if skipped and not skip_corrupt:
         name, reason = skipped[0]
@@ -237,12 +159,12 @@ def _refuse_skipped(builder: Builder, skip_corrupt: bool) -> None:
         )
 
 
-def _skipped(builder: Builder) -> list[list[str]]:
+def _skipped(builder: prepared.Builder) -> list[list[str]]:
     with (Path(builder.data_dir) / SKIPPED).open(newline="") as file:
         return list(csv.reader(file))[1:]
 
 
-def _test_part(config: ml_collections.ConfigDict, builder: Builder) -> tuple[str, str]:
+def _test_part(config: ml_collections.ConfigDict, builder: prepared.Builder) -> tuple[str, str]:
     """The part to test on and, in words, why it is not the usual one."""
     there = builder.info.metadata["parts"]
     test_part = config.test_part or ("PrivateTest" if "PrivateTest" in there else "PublicTest")
@@ -259,13 +181,14 @@ def _test_part(config: ml_collections.ConfigDict, builder: Builder) -> tuple[str
     return test_part, " (no PrivateTest images)" if fallback else ""
 
 
-def _read(builder: Builder, parts: Sequence[str], size: int) -> tuple[Columns, Images]:
+def _read(
+    builder: prepared.Builder, parts: Sequence[str], size: int
+) -> tuple[Columns, prepared.Images]:
     """Columns and images of some parts, part after part."""
-    splits = [builder.info.splits[part] for part in parts]
-    records = ArrayRecordDataSource([str(path) for split in splits for path in split.filepaths])
+    records = prepared.records(builder, parts)
     names, votes, rows, fer2013, digests = [], [], [], [], []
     for record in records.__getitems__(range(len(records))):  # one call reads far faster
-        face = _features(record)
+        face = prepared.features(record)
         names.append(face["name"].bytes_list.value[0].decode())
         votes.append(face["votes"].int64_list.value)
         rows.append(face["rows"].int64_list.value[0])
@@ -273,21 +196,19 @@ def _read(builder: Builder, parts: Sequence[str], size: int) -> tuple[Columns, I
         digests.append(face["digest"].bytes_list.value[0].decode())
     columns = Columns(
         names=names,
-        part=np.repeat(np.arange(len(parts)), [split.num_examples for split in splits]),
+        part=np.repeat(
+            np.arange(len(parts)), [builder.info.splits[part].num_examples for part in parts]
+        ),
         votes=np.array(votes, np.int32),
         rows=np.array(rows, np.int32),
         fer2013=np.array(fer2013, np.int32),
         digests=np.array(digests),
     )
-    return columns, Images(records, size)
-
-
-def _features(record: bytes):
-    return tf_example_pb2.Example.FromString(record).features.feature
+    return columns, prepared.Images(records, size, channels=1)
 
 
 def _split(
-    columns: Columns, images: Images, votes: Int32[np.ndarray, "faces 8"]
+    columns: Columns, images: prepared.Images, votes: Int32[np.ndarray, "faces 8"]
 ) -> tuple[tuple[str, ...], Split]:
     """The names of the coders, and all faces as one split."""
     label = np.where(votes.any(axis=1), votes.argmax(axis=1), UNKNOWN).astype(np.int32)
@@ -309,20 +230,12 @@ def _split(
     return tuple(coders), split
 
 
-def _subset(names: Sequence[str], count: int, seed: int) -> Int32[np.ndarray, " chosen"]:
-    """Rows of `count` names (0: all), drawn by seed and name alone."""
-    if count > len(names):
-        raise UserError(f"data.subset: {count} of only {len(names)} training faces")
-    order = np.argsort(noise.uniforms(seed, names, "subset"), kind="stable")
-    return np.sort(order[: count or None]).astype(np.int32)
-
-
 def _rows(mask: np.ndarray) -> Int32[np.ndarray, " chosen"]:
     return np.flatnonzero(mask).astype(np.int32)
 
 
 def _row_notes(
-    builder: Builder, parts: Sequence[str], columns: Columns, votes: np.ndarray, mode: str
+    builder: prepared.Builder, parts: Sequence[str], columns: Columns, votes: np.ndarray, mode: str
 ) -> list[str]:
     """How the rows of the votes file became faces."""
     metadata = builder.info.metadata

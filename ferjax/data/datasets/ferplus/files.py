@@ -4,17 +4,11 @@ E. Barsoum, C. Zhang, C. Canton Ferrer, Z. Zhang, "Training deep networks for fa
 recognition with crowd-sourced label distribution", ICMI 2016.
 """
 
-import csv
-import hashlib
-import tarfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
-import numpy as np
-
+from ferjax.data.datasets import prepared
 from ferjax.data.record import CLASSES, UNKNOWN
 from ferjax.errors import UserError
 
@@ -102,7 +96,7 @@ def read(folder: Path) -> Release:
     labels = read_labels(folder / LABELS) if (folder / LABELS).exists() else {}
     release = Release({}, [], {part: nameless[part] for part in sources}, {})
     for part, source in sources.items():
-        images = dict(read_images(source))
+        images = dict(prepared.read_pictures(source, (".png",)))
         times = Counter(row for row in rows if row[0] == part)
         listed = {name: (votes, count) for (_, name, votes), count in times.items()}
         release.unlisted[part] = len(images.keys() - listed.keys())
@@ -136,29 +130,10 @@ def find(folder: Path) -> dict[str, Path]:
 
 def checksum(folder: Path) -> str:
     """A checksum over the names and contents of every file that `read` looks at."""
-    digest = hashlib.sha256()
+    paths: list[Path] = []
     for source in (*find(folder).values(), folder / VOTES, folder / LABELS):
-        for path in sorted(source.glob("*.png")) if source.is_dir() else [source]:
-            if path.is_file():
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
-                digest.update(f"{path.relative_to(folder)} {content}\n".encode())
-    return digest.hexdigest()[:32]
-
-
-def read_images(source: Path) -> Iterator[tuple[str, bytes]]:
-    """File names and bytes of the PNG files in a folder or `.tar`."""
-    if source.is_dir():
-        yield from ((path.name, path.read_bytes()) for path in source.glob("*.png"))
-        return
-    try:
-        with tarfile.open(source) as archive:
-            for member in archive:
-                file = archive.extractfile(member)
-                if file and member.name.endswith(".png"):
-                    yield Path(member.name).name, file.read()
-    except tarfile.TarError as error:
-        raise UserError(f"{source}: not a readable tar archive ({error})") from error
+        paths += sorted(source.glob("*.png")) if source.is_dir() else [source]
+    return prepared.checksum(folder, paths)
 
 
 def unreadable(png: bytes | None) -> str:
@@ -167,12 +142,7 @@ def unreadable(png: bytes | None) -> str:
         return "missing"
     if not png:
         return "empty"
-    return "corrupt" if decode(png) is None else ""
-
-
-def decode(png: bytes) -> np.ndarray | None:
-    """The grey image [height, width] uint8, or None if the bytes are damaged."""
-    return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
+    return "corrupt" if prepared.decode(png, channels=1) is None else ""
 
 
 def read_votes(path: Path) -> tuple[list[tuple[str, str, tuple[int, ...]]], Counter[str]]:
@@ -187,10 +157,10 @@ def read_votes(path: Path) -> tuple[list[tuple[str, str, tuple[int, ...]]], Coun
     """
     rows, nameless = [], Counter[str]()
     first: dict[str, tuple] = {}
-    for line, (part, name, *cells) in _read_csv(path, VOTES_HEADER):
+    for line, (part, name, *cells) in prepared.read_rows(path, VOTES_HEADER):
         if part not in PARTS:
             raise UserError(f"{path}:{line}: unknown part {part!r}, expected {', '.join(PARTS)}")
-        votes = [_number(cell, TAGGERS, path, line) for cell in cells]
+        votes = [prepared.number(cell, TAGGERS, path, line) for cell in cells]
         if not name:
             nameless[part] += 1
             continue
@@ -205,32 +175,8 @@ def read_labels(path: Path) -> dict[str, int]:
     """Reads FER2013's own labels: class index in `CLASSES` by file name."""
     classes = [CLASSES.index(name) for name in FER2013_CLASSES]
     labels: dict[str, int] = {}
-    for line, (name, cell) in _read_csv(path, LABELS_HEADER):
-        label = classes[_number(cell, len(classes) - 1, path, line)]
+    for line, (name, cell) in prepared.read_rows(path, LABELS_HEADER):
+        label = classes[prepared.number(cell, len(classes) - 1, path, line)]
         if labels.setdefault(name, label) != label:
             raise UserError(f"{path}:{line}: {name} is listed again with another label")
     return labels
-
-
-def _read_csv(path: Path, header: list[str]) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and stripped cells of the rows under the given header."""
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        reader = csv.reader(file)
-        found = next(reader, [])
-        if found != header:
-            raise UserError(
-                f"{path}:1: expected the header {','.join(header)}, found {','.join(found)!r}"
-            )
-        for row in filter(None, reader):  # a blank line is no row
-            if len(row) != len(header):
-                raise UserError(
-                    f"{path}:{reader.line_num}: {len(row)} columns, expected {len(header)}"
-                )
-            yield reader.line_num, [cell.strip() for cell in row]
-
-
-def _number(cell: str, largest: int, path: Path, line: int) -> int:
-    """A whole number from 0 to `largest`."""
-    if not cell.isdecimal() or int(cell) > largest:
-        raise UserError(f"{path}:{line}: {cell!r} is not a whole number from 0 to {largest}")
-    return int(cell)
