@@ -31,10 +31,16 @@ def base(dataset: str) -> ConfigDict:
     config.noise.seed = config.get_oneway_ref("seed")
     config.augment = _augmentation()
     known[dataset](config)
-    # One seed varies faces, noise and training, unless they are given their own.
-    config.data.seed = config.get_oneway_ref("seed")
-    config.data.validation = 0.0  # share of the training faces held out, with the labels given
+    set_data(config, config.data)
     return config
+
+
+def set_data(config: ConfigDict, data: ConfigDict) -> None:
+    """Makes `data` what the run works on; one seed varies faces, noise and training."""
+    config.data = data
+    for each in (data, *(data.sets.values() if "sets" in data else ())):
+        each.seed = config.get_oneway_ref("seed")
+    data.validation = 0.0  # share of the training faces held out, with the labels given
 
 
 def recipe(method: str, dataset: str) -> ConfigDict:
@@ -52,7 +58,9 @@ def recipe(method: str, dataset: str) -> ConfigDict:
     config.inference = ConfigDict()  # of label 'inferred'
     config.inference.start = "majority"  # or 'spectral'
     config.inference.soft = False  # train on posteriors instead of on the likeliest class
+    config.unlabelled = False  # keep faces that none of these annotated
     config.balanced = False  # draw every class as often
+    config.set_weights = ()  # how often to draw from each dataset of a union; (): as many as it has
     config.epochs = 40.0
     config.steps = 0  # instead of epochs, unless 0
     config.epoch_steps = 0  # steps that count as an epoch; 0: as many as take every face once
@@ -100,6 +108,29 @@ def alike(other: ConfigDict, dataset: str) -> ConfigDict:
             config[field] = other.get_oneway_ref(field)
     for field in config.optimizer:
         config.optimizer[field] = other.optimizer.get_oneway_ref(field)
+    return config
+
+
+def synthetic(start: int = 0, train_size: int = 4000, test_size: int = 1000) -> ConfigDict:
+    """Faces drawn by code, see `ferjax.data.synthetic`."""
+    config = ConfigDict()
+    config.name = "synthetic"
+    config.start = start  # of the faces that there are
+    config.train_size = train_size
+    config.test_size = test_size
+    config.image_size = 32
+    config.ambiguity = 0.25  # 0: every face clear, 1: neighbours look alike
+    config.coders = ("synthetic",)
+    config.confusions = ()  # a matrix for each coder; (): always right
+    return config
+
+
+def union(sets: dict[str, ConfigDict]) -> ConfigDict:
+    """Several datasets as one, see `ferjax.data.union`."""
+    config = ConfigDict()
+    config.name = "union"
+    config.sets = ConfigDict(sets)
+    config.in_memory = True
     return config
 
 
@@ -159,13 +190,7 @@ def _model(name: str, width: int, stem: str, stem_stride: int) -> ConfigDict:
 
 def _synthetic(config: ConfigDict) -> None:
     """Faces drawn by code; small enough for two CPU cores in minutes."""
-    config.data = ConfigDict()
-    config.data.name = "synthetic"
-    config.data.train_size = 4000
-    config.data.test_size = 1000
-    config.data.image_size = 32
-    config.data.ambiguity = 0.25  # 0: every face clear, 1: neighbours look alike
-    config.data.confusions = ()
+    config.data = synthetic()
     config.data.in_memory = True
     config.model = _model("resnet20", width=8, stem="small", stem_stride=2)
     config.noise.kind = "symmetric"

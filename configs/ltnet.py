@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from configs import datasets
 from ferjax.data.record import CLASSES
 
-MISTAKES = (("fear", "surprise"), ("anger", "disgust"))
-"""What each coder takes for what."""
+TEAMS = {"east": ("fear", "surprise"), "west": ("anger", "disgust")}
+"""What each team takes for what, at `RATE`."""
 RATE = 0.4
 
 
@@ -30,10 +30,21 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
     _supervised(config, dataset, "majority", "majority")
     if dataset == "synthetic":
         config.noise.kind = "none"
-        config.data.confusions = tuple(_confusion(*pair) for pair in MISTAKES)
+        datasets.set_data(config, datasets.union(two_teams()))
+        config.stages = ("mixture", "ltnet")  # of one annotation the majority is that
     if dataset.startswith("cifar10"):
         _table_1(config, dataset)
     return config
+
+
+def two_teams() -> dict[str, ConfigDict]:
+    """Two datasets of built-in faces, each annotated by its own team, who err in opposed ways."""
+    sets = {}
+    for place, (name, mistake) in enumerate(TEAMS.items()):
+        sets[name] = datasets.synthetic(start=10_000 * place, train_size=2000, test_size=500)
+        sets[name].coders = (name,)
+        sets[name].confusions = (_confusion(*mistake),)
+    return sets
 
 
 def ltnet(dataset: str) -> ConfigDict:
@@ -43,17 +54,21 @@ def ltnet(dataset: str) -> ConfigDict:
     config.coder_weights = ()  # one a coder; (): ones
     config.transition = ConfigDict()
     config.transition.constraint = "project"  # or 'normalise', 'softmax'
-    config.transition.epsilon = 1e-2
+    config.transition.epsilon = 1e-5  # the authors', on faces
     config.transition.shared = False
     config.transition.start = "identity"  # or 'dawid_skene', 'confusion', 'given'
     config.transition.matrices = ()
     config.transition.delta = 0.01
-    config.transition.rate = 0.03  # times the backbone's; Adam moves entries by it at every step
+    # By the size of the gradient: Adam moves all entries alike, and mistakes that nobody makes grow.
+    config.transition.optimizer = "sgd"  # '': the network's
+    config.transition.rate = 1.0  # times the network's
     config.transition.weight_decay = 0.0
     config.transition.trace = 0.0
-    config.transition.freeze_epochs = 0.0
+    config.transition.freeze_epochs = 0.0  # what says little of the truth sweeps T away
+    if dataset == "synthetic":
+        config.transition.freeze_epochs = 3.0
     if dataset.startswith("cifar10"):
-        config.transition.rate = 1.0
+        config.transition.epsilon = 1e-2
         config.transition.weight_decay = 5e-4
     return config
 

@@ -76,7 +76,8 @@ def augment(
       config: `flip`, `jitter_affine`, `erase`: probabilities; `brightness`, `contrast`,
         `saturation`, `hue`: half-ranges of the colour jitter; `shift`: largest shift as a fraction
         of the side, by `whole_pixels` or any amount; `scale`: (smallest, largest) magnification;
-        `erase_area`, `erase_aspect`: ranges. Colour jitter and affine are applied together or not at all, as CCT does.
+        `erase_area`, `erase_aspect`: ranges. Colour jitter and affine are applied together or not
+        at all, as CCT does.
       scheme: see `normalise`.
     """
     choose, warp, colour, erased = jax.random.split(key, 4)

@@ -190,6 +190,7 @@ def _fingerprint(dataset: Dataset) -> dict[str, Any]:
     return {
         "classes": list(dataset.classes),
         "coders": list(dataset.coders),
+        "image_shape": list(dataset.image_shape),
         "notes": list(dataset.notes),
         "faces": {name: len(split.images) for name, split in splits.items()},
         "checksums": {name: _checksum(split) for name, split in splits.items()},
@@ -197,7 +198,9 @@ def _fingerprint(dataset: Dataset) -> dict[str, Any]:
 
 
 def _checksum(split: Split) -> int:
-    checksum = zlib.crc32("\n".join(split.names).encode())
+    checksum = 0
+    for name in split.names:
+        checksum = zlib.crc32(name.encode() + b"\n", checksum)
     for array in (*(split.labels[name] for name in sorted(split.labels)), split.truth):
         checksum = zlib.crc32(array.tobytes(), checksum)
     for row in np.linspace(0, len(split.images) - 1, SAMPLED_FACES).astype(int):

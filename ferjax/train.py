@@ -15,7 +15,7 @@ from ferjax import evaluate, parallel, preemption
 from ferjax.checkpoints import Checkpoints
 from ferjax.data import crowd
 from ferjax.data.pipeline import Batches, train_batches
-from ferjax.data.record import Dataset
+from ferjax.data.record import UNKNOWN, Dataset
 from ferjax.errors import UserError
 from ferjax.methods import METHODS
 from ferjax.methods.method import Info, Method, State, check_label
@@ -87,18 +87,18 @@ def prepare(
       UserError: if the batch doesn't divide by the devices or exceeds the faces, or the recipe has
         no length or no such method.
     """
-    faces = len(dataset.train.images)
     for field, size in (
         (f"{name}.batch_size", config.batch_size),
         ("loop.eval_batch_size", config.loop.eval_batch_size),
     ):
         if size < 1 or size % devices.total:
             raise UserError(f"{field} {size} does not divide by the {devices.total} devices")
-    if config.batch_size > faces:
-        raise UserError(f"{name}.batch_size {config.batch_size} exceeds the {faces} training faces")
     if config.method not in METHODS:
         raise UserError(f"{name}.method {config.method!r} is none of {', '.join(METHODS)}")
     dataset = _said(dataset, config)
+    faces = len(dataset.train.images)
+    if config.batch_size > faces:
+        raise UserError(f"{name}.batch_size {config.batch_size} exceeds the {faces} training faces")
     steps_per_epoch = config.epoch_steps or faces // config.batch_size
     total_steps = duration(config, steps_per_epoch, where=f"{name}.")
     info = Info(
@@ -130,9 +130,18 @@ def prepare(
 
 
 def _said(dataset: Dataset, config: ConfigDict) -> Dataset:
-    """The dataset as far as the stage's coders annotated it, with what it is to train on."""
+    """The dataset as the stage's coders annotated it, with what it is to train on.
+
+    Without faces that none of them annotated, unless the recipe wants these.
+    """
     dataset = dataset.of_coders(config.coders or dataset.coders)
     dataset = dataset._replace(label=config.label or dataset.label)
+    said = (dataset.train.labels["annotations"] != UNKNOWN).any(axis=1)
+    if not config.unlabelled and not said.all():
+        rows = np.flatnonzero(said).astype(np.int32)
+        if not len(rows):
+            raise UserError(f"no training face was annotated by {', '.join(dataset.coders)}")
+        dataset = dataset._replace(train=dataset.train.take(rows))
     if dataset.label != "inferred":
         return dataset
     how = config.inference

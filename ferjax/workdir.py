@@ -23,8 +23,6 @@ IMMATERIAL = {
     "gold",
     "table",
     "truth",
-    "data.cache",
-    "data.dir",  # what was in it is checked by itself
     "data.in_memory",
     "loop.keep",
     "loop.log_steps",
@@ -34,6 +32,9 @@ IMMATERIAL = {
     "parallel",
 }
 """Fields that may change when a run is resumed: they say how it is computed, not what."""
+
+PLACES = {"cache", "dir", "path", "test_path"}
+"""Fields of `data` and its sets that may change likewise: what was there is checked by itself."""
 
 PACKAGES = (
     *("ferjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy"),
@@ -100,10 +101,15 @@ def _saved(path: Path) -> dict[str, Any]:
 def _compare(workdir: Path, saved: dict[str, Any], config: ConfigDict) -> None:
     old, new = flat(saved), flat(_resolved(config))
     changed = [f for f in sorted(old.keys() | new.keys()) if old.get(f) != new.get(f)]
-    changed = [f for f in changed if f not in IMMATERIAL]
+    changed = [f for f in changed if f not in IMMATERIAL and not _is_place(f)]
     if changed:
         words = ", ".join(f"{f} was {old.get(f)}, is {new.get(f)}" for f in changed)
         raise UserError(f"{workdir} holds a run with another config: {words}")
+
+
+def _is_place(field: str) -> bool:
+    part, *_, name = field.split(".") if "." in field else (field, "")
+    return part == "data" and name in PLACES
 
 
 def _write(workdir: Path, config: ConfigDict, data: dict[str, Any]) -> None:

@@ -5,16 +5,20 @@ What training may see (`Split.labels`) is kept apart from what it may not (`Spli
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+import pyarrow as pa
+from jaxtyping import Float32, Int, Int32, UInt8
 
 from ferjax.errors import UserError
 
 CLASSES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
 """AffectNet's order; every builder translates to it. A dataset uses a prefix of it."""
+
+NAMES_AT_A_TIME = 1 << 16
 
 UNKNOWN = -1
 """An annotation that a coder did not give, or a truth that nobody knows."""
@@ -33,6 +37,34 @@ class ImageSource(Protocol):
     def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width channels"]: ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Names(Sequence[str]):
+    """Strings without a Python object for each: a million file names in some tens of megabytes."""
+
+    array: pa.StringArray
+
+    @classmethod
+    def of(cls, strings: Iterable[str]) -> "Names":
+        """Holds only some of them as Python objects at a time."""
+        chunks = []
+        rest = iter(strings)
+        while chunk := list(itertools.islice(rest, NAMES_AT_A_TIME)):
+            chunks.append(pa.array(chunk, pa.string()))
+        return cls(pa.concat_arrays(chunks) if chunks else pa.array([], pa.string()))
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, row):
+        if isinstance(row, slice):
+            return [self[k] for k in range(*row.indices(len(self)))]
+        return self.array[int(row)].as_py()
+
+    def take(self, rows: Int[np.ndarray, " chosen"]) -> "Names":
+        """The given rows, in the given order."""
+        return Names(self.array.take(pa.array(rows)))
+
+
 class Split(NamedTuple):
     """The faces of one split and everything known about them, row by row.
 
@@ -42,6 +74,7 @@ class Split(NamedTuple):
         `annotations` [N, coders] int32, -1 where a coder did not label the face;
         `va` [N, coders, 2] float32, valence and arousal in [-1, 1], nan where not annotated;
         `votes` [N, classes] int32, how many taggers chose each class (only where known);
+        `set` [N] int32, which dataset of a union (see `union`);
         `inferred` [N, classes] float32, probabilities that truth inference found (see `crowd`).
       truth: [N] int32, the known class or -1; for evaluation and analysis only.
       truth_va: [N, 2] float32, the known valence and arousal or nan; likewise.
@@ -64,9 +97,13 @@ class Split(NamedTuple):
             labels={name: array[rows] for name, array in self.labels.items()},
             truth=self.truth[rows],
             truth_va=self.truth_va[rows],
-            names=[self.names[row] for row in rows],
+            names=_taken(self.names, rows),
             groups=[self.groups[row] for row in rows] if self.groups else (),
         )
+
+
+def _taken(names: Sequence[str], rows: np.ndarray) -> Sequence[str]:
+    return names.take(rows) if isinstance(names, Names) else [names[row] for row in rows]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +131,7 @@ class Dataset(NamedTuple):
       test: the split to evaluate on.
       label: what a face is trained on unless the config says otherwise, see `methods.method`.
       notes: one line for each thing the user should know about how the splits came about.
+      sets: names of the datasets that this one is the union of, if it is one (see `union`).
       validation: faces held out of training to judge epochs by; their truth is the label given.
     """
 
@@ -104,6 +142,7 @@ class Dataset(NamedTuple):
     test: Split
     label: str = "majority"
     notes: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
     validation: Split | None = None
 
     def of_coders(self, names: Sequence[str]) -> "Dataset":

@@ -223,13 +223,13 @@ def annotate(
 
 
 def load(config: ml_collections.ConfigDict) -> Dataset:
-    """Training faces 0 to `train_size` and the `test_size` faces after them.
+    """Training faces `start` to `start + train_size` and the `test_size` faces after them.
 
     Args:
-      config: `seed`, `train_size`, `test_size`, `image_size` (24 to 224 pixels), `ambiguity` (in
-        [0, 1], see `SyntheticFaces`) and `confusions`: for each coder the 7×7 probabilities of
-        what it says (column) given the truth (row). Without any, one coder, `synthetic`, is always
-        right; else they are `coder_1`, `coder_2`, ...
+      config: `seed`, `start`, `train_size`, `test_size`, `image_size` (24 to 224 pixels),
+        `ambiguity` (in [0, 1], see `SyntheticFaces`), `coders`, names of those who label every
+        face, and `confusions`: for each coder the 7×7 probabilities of what it says (column) given
+        the truth (row); without any they are always right.
 
     Returns:
       Faces of the first seven classes. Every coder labels every face, and knows its true valence
@@ -238,17 +238,16 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     Raises:
       UserError: a field is out of range.
     """
-    for field in ("train_size", "test_size"):
-        if config[field] <= 0:
-            raise UserError(f"data.{field} must be at least 1, not {config[field]}")
+    for field in ("start", "train_size", "test_size"):
+        if config[field] < 0:
+            raise UserError(f"data.{field} must not be negative, but is {config[field]}")
     if not MIN_SIZE <= config.image_size <= MAX_SIZE:
         raise UserError(
             f"data.image_size must be {MIN_SIZE} to {MAX_SIZE} pixels, not {config.image_size}"
         )
     if not 0 <= config.ambiguity <= 1:
         raise UserError(f"data.ambiguity must be in [0, 1], not {config.ambiguity}")
-    confusions = _confusions(config.confusions)
-    coders = tuple(f"coder_{coder + 1}" for coder in range(len(confusions)))
+    confusions = _confusions(config.confusions, config.coders)
 
     def split(start: int, size: int) -> Split:
         indices = np.arange(start, start + size)
@@ -270,18 +269,22 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
 
     return Dataset(
         classes=EXPRESSIONS,
-        coders=coders if config.confusions else ("synthetic",),
+        coders=tuple(config.coders),
         image_shape=(config.image_size, config.image_size, 3),
-        train=split(0, config.train_size),
-        test=split(config.train_size, config.test_size),
+        train=split(config.start, config.train_size),
+        test=split(config.start + config.train_size, config.test_size),
     )
 
 
-def _confusions(entries: Sequence) -> Float64[np.ndarray, "coders 7 7"]:
-    """The coders' matrices, one perfect coder if there are none."""
+def _confusions(entries: Sequence, coders: Sequence[str]) -> Float64[np.ndarray, "coders 7 7"]:
+    """The coders' matrices, perfect if there are none."""
     classes = len(EXPRESSIONS)
     if not entries:
-        return np.eye(classes)[None]
+        return np.repeat(np.eye(classes)[None], len(coders), axis=0)
+    if len(entries) != len(coders):
+        raise UserError(
+            f"data.confusions has {len(entries)} matrices, but data.coders {len(coders)} names"
+        )
     for coder, entry in enumerate(entries):
         if [np.size(row) for row in entry] != [classes] * classes:
             raise UserError(

@@ -49,7 +49,8 @@ def make(config: ConfigDict, info: Info) -> Method:
     - `start`: 'identity', rows of I + `delta`·U, normalised; 'dawid_skene', what EM finds in the
       annotations; 'confusion', what the network that it starts from says on the training faces
       (row) against the annotations (column); 'given', `matrices`, one a coder;
-    - `rate`, a factor of the backbone's learning rate, and `weight_decay`;
+    - `optimizer`, see `optimizers.optimizer`, or empty for the network's; `rate`, a factor of the
+      network's learning rate; and `weight_decay`;
     - `trace` β (R. Tanno et al., *Learning from noisy labels by regularized estimation of annotator
       confusion*, CVPR 2019: adds β·Σ_c tr T^c to the loss);
     - `freeze_epochs`, in which T stays as it is.
@@ -96,7 +97,7 @@ def make(config: ConfigDict, info: Info) -> Method:
         watched=watched,
     )
     networks = optimizer(config.optimizer, info.steps_per_epoch, info.total_steps)
-    layers = optimizer(_slower(config), info.steps_per_epoch, info.total_steps)
+    layers = optimizer(_for_matrices(config), info.steps_per_epoch, info.total_steps)
     made = coders.make(config, info, layer, networks, _frozen_first(layers, config, info))
 
     def learnt(state: State) -> dict[str, np.ndarray]:
@@ -176,12 +177,13 @@ def _begin(config: ConfigDict, info: Info) -> Callable[[State, Callable], State]
     return begin
 
 
-def _slower(config: ConfigDict) -> ConfigDict:
-    """The optimiser's config with the matrices' rate and decay."""
-    slower = config.optimizer.copy_and_resolve_references()
-    slower.learning_rate = config.transition.rate * config.optimizer.learning_rate
-    slower.weight_decay = config.transition.weight_decay
-    return slower
+def _for_matrices(config: ConfigDict) -> ConfigDict:
+    """The optimiser's config for the matrices."""
+    chosen = config.optimizer.copy_and_resolve_references()
+    chosen.name = config.transition.optimizer or config.optimizer.name
+    chosen.learning_rate = config.transition.rate * config.optimizer.learning_rate
+    chosen.weight_decay = config.transition.weight_decay
+    return chosen
 
 
 def _frozen_first(

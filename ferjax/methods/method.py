@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int32, Key, PRNGKeyArray
 from ml_collections import ConfigDict
 
 from ferjax import augment, losses, parallel
-from ferjax.data.record import CLASSES, given_labels
+from ferjax.data.record import given_labels
 from ferjax.errors import UserError
 from ferjax.nn.resnet import resnet
 from ferjax.truth.majority import break_ties
@@ -337,22 +337,27 @@ def _pick(key: PRNGKeyArray, given: Bool[Array, " coders"]) -> Int32[Array, ""]:
 
 
 def epoch_rows(config: ConfigDict, info: Info) -> Callable[[State], Int32[np.ndarray, " rows"]]:
-    """The rows of an epoch: every face once, or with `config.balanced` a class-balanced draw.
+    """The rows of an epoch: every face once, or a weighted draw of N with replacement, anew each.
 
-    The balanced draw takes N faces with replacement, every class of `given_labels` as likely, anew
-    each epoch. A face drawn twice into one batch has the same view twice, as views hang on faces.
+    With `config.balanced` every class of `given_labels` is as likely; with `config.set_weights`,
+    one for each dataset of a union, the datasets are drawn from in these proportions. A face drawn
+    twice into one batch has the same view twice, as views hang on faces.
 
     Raises:
-      UserError: if nobody labelled anything that could be balanced.
+      UserError: if nobody labelled anything that could be balanced, or for weights that don't suit
+        the datasets.
     """
     count = len(info.labels["annotations"])
-    if not config.balanced:
+    if not config.balanced and not config.set_weights:
         return lambda state: np.arange(count, dtype=np.int32)
-    label = given_labels(info.labels, info.coders, info.label)
-    if not (label >= 0).any():
-        raise UserError(f"balanced: no training face has a label ({info.label})")
-    sizes = np.bincount(label[label >= 0], minlength=len(CLASSES))
-    weights = np.where(label >= 0, 1 / np.maximum(sizes[label], 1), 0)
+    weights = np.ones(count)
+    if config.balanced:
+        label = given_labels(info.labels, info.coders, info.label)
+        if not (label >= 0).any():
+            raise UserError(f"balanced: no training face has a label ({info.label})")
+        weights *= (label >= 0) * _shared_out(label, np.ones(len(info.classes)))
+    if config.set_weights:
+        weights *= _set_weights(config, info)
     chances = weights / weights.sum()
 
     def draw(state: State) -> Int32[np.ndarray, " rows"]:
@@ -361,3 +366,24 @@ def epoch_rows(config: ConfigDict, info: Info) -> Callable[[State], Int32[np.nda
         return generator.choice(count, size=count, p=chances).astype(np.int32)
 
     return draw
+
+
+def _set_weights(config: ConfigDict, info: Info) -> Float[np.ndarray, " faces"]:
+    wanted = np.array(config.set_weights, np.float64)
+    of_set = info.labels.get("set")
+    if of_set is None or len(wanted) <= of_set.max(initial=0):
+        raise UserError(
+            f"set_weights: {len(wanted)} numbers, but one is needed for each dataset of data.sets"
+        )
+    weights = _shared_out(of_set, wanted)
+    if (wanted < 0).any() or weights.sum() == 0:
+        raise UserError(f"set_weights must not be negative or all zero, as in {config.set_weights}")
+    return weights
+
+
+def _shared_out(
+    kind: Int32[np.ndarray, " faces"], shares: Float[np.ndarray, " kinds"]
+) -> Float[np.ndarray, " faces"]:
+    """What each face gets if faces of a kind share a number; those of no kind (-1) count too."""
+    sizes = np.bincount(np.maximum(kind, 0), minlength=len(shares))
+    return shares[np.maximum(kind, 0)] / sizes[np.maximum(kind, 0)]

@@ -11,6 +11,7 @@ from ferjax.data import record, synthetic
 from ferjax.errors import UserError
 
 CLASSES = len(synthetic.EXPRESSIONS)
+TWO = ("anna", "ben")
 FUZZY = 0.7 * np.eye(CLASSES) + 0.3 * np.roll(np.eye(CLASSES), 1, axis=1)
 UNIFORM = np.full((CLASSES, CLASSES), 1 / CLASSES)
 
@@ -19,10 +20,12 @@ def make_config(**changes):
     config = ml_collections.ConfigDict(
         {
             "seed": 0,
+            "start": 0,
             "train_size": 40,
             "test_size": 20,
             "image_size": 24,
             "ambiguity": 0.5,
+            "coders": ("synthetic",),
             "confusions": (),
         }
     )
@@ -177,8 +180,9 @@ def test_load_without_confusions_gives_one_coder_who_is_always_right():
 
 
 def test_load_gives_each_coder_a_column():
-    data = synthetic.load(make_config(confusions=(nested(FUZZY), nested(UNIFORM))))
-    assert data.coders == ("coder_1", "coder_2")
+    both = nested(FUZZY), nested(UNIFORM)
+    data = synthetic.load(make_config(confusions=both, coders=TWO))
+    assert data.coders == TWO
     assert data.train.labels["annotations"].shape == (40, 2)
     assert data.train.labels["va"].shape == (40, 2, 2)
 
@@ -221,13 +225,21 @@ def test_rows_and_names_past_the_end_raise():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_size": 0}, "train_size"),
+        ({"train_size": -1}, "train_size"),
+        ({"start": -1}, "start"),
         ({"test_size": -1}, "test_size"),
         ({"image_size": 8}, "image_size"),
         ({"ambiguity": 1.5}, "ambiguity"),
         ({"confusions": (nested(np.eye(6)),)}, r"confusions\[0\] must have 7 rows of 7"),
-        ({"confusions": (nested(FUZZY), (0.5, 0.5))}, r"confusions\[1\] must have 7 rows of 7"),
-        ({"confusions": (nested(FUZZY), nested(0.9 * FUZZY))}, r"confusions\[1\], row neutral"),
+        ({"confusions": (nested(FUZZY),) * 2}, "2 matrices, but data.coders 1 names"),
+        (
+            {"confusions": (nested(FUZZY), (0.5, 0.5)), "coders": TWO},
+            r"confusions\[1\] must have 7 rows of 7",
+        ),
+        (
+            {"confusions": (nested(FUZZY), nested(0.9 * FUZZY)), "coders": TWO},
+            r"confusions\[1\], row neutral",
+        ),
         ({"confusions": (nested(2 * np.eye(7) - UNIFORM),)}, r"confusions\[0\], row neutral"),
     ],
 )

@@ -33,6 +33,7 @@ def config(transitions=None, **changes):
         "start": "identity",
         "matrices": (),
         "delta": 0.01,
+        "optimizer": "",
         "rate": 1.0,
         "weight_decay": 0.0,
         "trace": 0.0,

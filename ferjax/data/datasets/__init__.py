@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from ferjax.data import synthetic
-from ferjax.data.datasets import cifar10, ferplus
+from ferjax.data import synthetic, union
+from ferjax.data.datasets import cifar10, ferplus, folder
 from ferjax.data.record import Dataset
 from ferjax.errors import UserError
 
@@ -13,7 +13,12 @@ DATASETS: dict[str, Callable[[ConfigDict], Dataset]] = {
     "synthetic": synthetic.load,
     "ferplus": ferplus.load,
     "cifar10": cifar10.load,
+    "folder": folder.load,
 }
+
+
+UNION = "union"
+"""The name of several datasets as one, `config.sets`."""
 
 
 def load(config: ConfigDict) -> Dataset:
@@ -22,6 +27,8 @@ def load(config: ConfigDict) -> Dataset:
     Raises:
       UserError: for an unknown name, or a mistake in the data.
     """
+    if config.name == UNION:
+        return union.join({name: load(config.sets[name]) for name in config.sets})
     if config.name not in DATASETS:
-        raise UserError(f"data.name {config.name!r} is none of {', '.join(DATASETS)}")
+        raise UserError(f"data.name {config.name!r} is none of {', '.join((*DATASETS, UNION))}")
     return DATASETS[config.name](config)

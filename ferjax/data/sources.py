@@ -1,0 +1,197 @@
+"""Pictures in a folder tree, in a list of files or in ArrayRecord: read by row, whatever they are.
+
+For faces that come without a builder of their own. A picture that cannot be read is no error until
+somebody wants it: `Pictures.read` tells which ones those are.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from jaxtyping import Bool, UInt8
+
+from ferjax.data.datasets import prepared
+from ferjax.data.record import Names
+from ferjax.errors import UserError
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+RECORDS = ".array_record"
+"""What the name of an ArrayRecord file contains."""
+
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
+"""First bytes of pictures."""
+
+
+class Source(NamedTuple):
+    """What was found.
+
+    Attributes:
+      pictures: the pictures.
+      names: of their files, relative to where they were looked for.
+      labels: the word after each name in a list, else the name of each one's folder.
+    """
+
+    pictures: "Pictures"
+    names: Names
+    labels: Names
+
+
+def find(path: Path, size: int, channels: int, *, labelled: bool = False) -> Source:
+    """The pictures at a place, in ascending order of their names; those of a list in its order.
+
+    Args:
+      path: a folder, searched with all below it for pictures, or for ArrayRecord files if it holds
+        any; one ArrayRecord file, whose records are picture files or examples with a feature
+        `image`; or a text file with the name of a picture in each line, relative to its folder.
+      size: side of the squares that the pictures become, in pixels.
+      channels: 1, grey; or 3, RGB.
+      labelled: whether the lines of a list end in a label, after a space.
+
+    Raises:
+      UserError: if there is no such place, no picture, or a line without a label.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    files = sorted(path.glob(f"*{RECORDS}*")) if path.is_dir() else [path]
+    if files and RECORDS in files[0].name:
+        return _records(files, size, channels)
+    if path.is_dir():
+        root, names = path, _tree(path)
+        folders = pc.replace_substring_regex(names.array, r"/?[^/]*$", "")
+        labels = Names(pc.replace_substring_regex(folders, r"^.*/", ""))
+    else:
+        root = path.parent
+        names, labels = _list(path, labelled)
+    if len(names) == 0:
+        endings = ", ".join(ending[1:] for ending in ENDINGS)
+        raise UserError(f"{path}: no picture ({endings}) in it")
+    return Source(Pictures(str(root), names, None, size, channels), names, labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Pictures [size, size, channels] in files, or in records.
+
+    Attributes:
+      root: folder that the names are relative to.
+      names: of the files.
+      records: the ArrayRecord files that hold them instead.
+      size: pixels of the side.
+      channels: 1, grey; or 3, RGB.
+    """
+
+    root: str
+    names: Names
+    records: tuple[str, ...] | None
+    size: int
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width channels"]:
+        return self.__getitems__([range(len(self))[row]])[0]
+
+    def __getitems__(self, rows: list[int]) -> list[UInt8[np.ndarray, "height width channels"]]:
+        faces, readable = self.read(rows)
+        if not readable.all():
+            name = self.names[rows[int(readable.argmin())]]
+            raise UserError(f"{self.root}: {name} is not a readable picture")
+        return list(faces)
+
+    def read(
+        self, rows: list[int]
+    ) -> tuple[UInt8[np.ndarray, "rows height width channels"], Bool[np.ndarray, " rows"]]:
+        """The pictures, black where they cannot be read, and which of them could be."""
+        faces = np.zeros((len(rows), self.size, self.size, self.channels), np.uint8)
+        readable = np.zeros(len(rows), bool)
+        for place, encoded in enumerate(self._encoded(rows)):
+            image = prepared.decode(encoded, self.channels)
+            if image is not None:
+                faces[place] = prepared.resize(image, self.size)
+                readable[place] = True
+        return faces, readable
+
+    def _encoded(self, rows: list[int]) -> Iterator[bytes]:
+        if self.records is not None:
+            yield from map(_picture_of, _opened(self.records).__getitems__(rows))
+            return
+        for row in rows:
+            try:
+                yield Path(self.root, self.names[row]).read_bytes()
+            except OSError:
+                yield b""
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(files: tuple[str, ...]) -> ArrayRecordDataSource:
+    """Opened once in each process: what is open cannot be sent to pipeline workers."""
+    return ArrayRecordDataSource(list(files))
+
+
+def _picture_of(record: bytes) -> bytes:
+    if record.startswith(MAGIC):
+        return record
+    try:
+        return prepared.features(record)["image"].bytes_list.value[0]
+    except Exception:  # whatever the parser says of bytes that are no example
+        return b""
+
+
+def _records(files: list[Path], size: int, channels: int) -> Source:
+    paths = tuple(str(path) for path in files)
+    counts = [len(ArrayRecordDataSource([path])) for path in paths]
+    if sum(counts) == 0:
+        raise UserError(f"{files[0]}: no record in it")
+    names = Names.of(
+        f"{path.name}:{row}"
+        for path, count in zip(files, counts, strict=True)
+        for row in range(count)
+    )
+    pictures = Pictures(str(files[0].parent), names, paths, size, channels)
+    return Source(pictures, names, Names.of("" for _ in range(len(names))))
+
+
+def _tree(root: Path) -> Names:
+    """Names of all pictures below a folder, ascending."""
+    names = Names.of(_walk(str(root), ""))
+    return Names(names.array.take(pc.sort_indices(names.array)))
+
+
+def _walk(folder: str, prefix: str) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _walk(entry.path, f"{prefix}{entry.name}/")
+            elif entry.name.lower().endswith(ENDINGS):
+                yield f"{prefix}{entry.name}"
+
+
+def _list(path: Path, labelled: bool) -> tuple[Names, Names]:
+    try:
+        lines = Names.of(_lines(path))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: neither a picture list nor ArrayRecord ({error})") from error
+    if not labelled:
+        return lines, Names.of("" for _ in range(len(lines)))
+    parts = pc.extract_regex(lines.array, r"^(?P<name>.*\S)\s+(?P<label>\S+)$")
+    if parts.null_count:
+        line = pc.index(pc.is_null(parts), pa.scalar(True)).as_py()
+        raise UserError(
+            f"{path}: expected '<file name> <label>' in every line, got {lines[line]!r}"
+        )
+    return Names(parts.field("name")), Names(parts.field("label"))
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8-sig") as file:
+        for line in file:
+            if line.strip():
+                yield line.strip()
