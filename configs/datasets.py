@@ -53,6 +53,7 @@ def recipe(method: str, dataset: str) -> ConfigDict:
     config = ConfigDict()
     config.method = method
     config.needs = ConfigDict()  # {name known to the method: stage}
+    config.sets = ()  # datasets of a union to train on; (): all
     config.coders = ()  # whose annotations count; (): everybody's
     config.label = ""  # what this stage trains on; '': as the run
     config.inference = ConfigDict()  # of label 'inferred'

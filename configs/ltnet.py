@@ -59,7 +59,7 @@ def ltnet(dataset: str) -> ConfigDict:
     config.transition.start = "identity"  # or 'dawid_skene', 'confusion', 'given'
     config.transition.matrices = ()
     config.transition.delta = 0.01
-    # By the size of the gradient: Adam moves all entries alike, and mistakes that nobody makes grow.
+    # Adam would move all entries alike, and mistakes that nobody makes would grow.
     config.transition.optimizer = "sgd"  # '': the network's
     config.transition.rate = 1.0  # times the network's
     config.transition.weight_decay = 0.0

@@ -118,6 +118,15 @@ def peak_memory() -> int:
     return max(peaks) if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def memory() -> int | None:
+    """Bytes that this process holds in RAM now; None where the system does not tell."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return None
+
+
 def barrier(name: str) -> None:
     """Waits until every process has come here."""
     if jax.process_count() > 1:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Int32
 from ml_collections import ConfigDict
 
 from ferjax import evaluate, parallel, preemption
@@ -31,6 +32,7 @@ class Training(NamedTuple):
       name: of the stage, as it appears in metrics.
       config: the stage's recipe joined with the run's shared parts.
       dataset: what to learn from and to evaluate on.
+      rows: places of its training faces among those of the run's dataset.
       folder: of the stage.
       metrics: the run's `metrics.jsonl`.
       devices: where to compute.
@@ -45,6 +47,7 @@ class Training(NamedTuple):
     name: str
     config: ConfigDict
     dataset: Dataset
+    rows: Int32[np.ndarray, " rows"]
     folder: Path
     metrics: MetricsFile
     devices: Devices
@@ -95,7 +98,7 @@ def prepare(
             raise UserError(f"{field} {size} does not divide by the {devices.total} devices")
     if config.method not in METHODS:
         raise UserError(f"{name}.method {config.method!r} is none of {', '.join(METHODS)}")
-    dataset = _said(dataset, config)
+    dataset, rows = _said(dataset, config)
     faces = len(dataset.train.images)
     if config.batch_size > faces:
         raise UserError(f"{name}.batch_size {config.batch_size} exceeds the {faces} training faces")
@@ -117,6 +120,7 @@ def prepare(
         name=name,
         config=config,
         dataset=dataset,
+        rows=rows,
         folder=folder,
         metrics=metrics,
         devices=devices,
@@ -129,23 +133,31 @@ def prepare(
     )
 
 
-def _said(dataset: Dataset, config: ConfigDict) -> Dataset:
-    """The dataset as the stage's coders annotated it, with what it is to train on.
+def _said(dataset: Dataset, config: ConfigDict) -> tuple[Dataset, Int32[np.ndarray, " rows"]]:
+    """What the stage trains on: of its sets, by its coders, with its label; and which rows.
 
-    Without faces that none of them annotated, unless the recipe wants these.
+    Without faces that none of its coders annotated, unless the recipe wants these.
     """
+    unknown = set(config.sets) - set(dataset.sets)
+    if unknown:
+        raise UserError(f"sets: no dataset {min(unknown)!r}, there are {', '.join(dataset.sets)}")
     dataset = dataset.of_coders(config.coders or dataset.coders)
     dataset = dataset._replace(label=config.label or dataset.label)
-    said = (dataset.train.labels["annotations"] != UNKNOWN).any(axis=1)
-    if not config.unlabelled and not said.all():
-        rows = np.flatnonzero(said).astype(np.int32)
-        if not len(rows):
-            raise UserError(f"no training face was annotated by {', '.join(dataset.coders)}")
+    labels = dataset.train.labels
+    wanted = np.ones(len(dataset.train.images), bool)
+    if config.sets:
+        wanted &= np.isin(labels["set"], [dataset.sets.index(name) for name in config.sets])
+    if not config.unlabelled:
+        wanted &= (labels["annotations"] != UNKNOWN).any(axis=1)
+    rows = np.flatnonzero(wanted).astype(np.int32)
+    if not len(rows):
+        raise UserError(f"no training face was annotated by {', '.join(dataset.coders)}")
+    if not wanted.all():
         dataset = dataset._replace(train=dataset.train.take(rows))
-    if dataset.label != "inferred":
-        return dataset
-    how = config.inference
-    return crowd.infer(dataset, start=how.start, soft=how.soft, seed=config.seed)
+    if dataset.label == "inferred":
+        how = config.inference
+        dataset = crowd.infer(dataset, start=how.start, soft=how.soft, seed=config.seed)
+    return dataset, rows
 
 
 def train(training: Training, inputs: dict[str, State]) -> State:

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import cct
-from ferjax import parallel, stages, train
+from ferjax import parallel, plan, train
 from ferjax.data.record import CLASSES, Dataset, Split
 from ferjax.methods.method import State
 from ferjax.nn import resnet
@@ -38,7 +38,7 @@ def config(**changes) -> ConfigDict:
 def stage_config(stage: str, **changes) -> ConfigDict:
     """What `train.prepare` takes for one stage of `config`."""
     whole = config(**changes).copy_and_resolve_references()
-    return stages.join(whole[stage], whole)
+    return plan.join(whole[stage], whole)
 
 
 def dataset(train_size: int = 40, test_size: int = 20, seed: int = 0) -> Dataset:

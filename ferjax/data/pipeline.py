@@ -4,6 +4,7 @@ Grain carries row numbers; a batch of them becomes faces in one map, so that a r
 nothing but its place in the shuffle. Labels are attached afterwards by row.
 """
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,10 @@ from typing import NamedTuple
 import grain.python as grain
 import numpy as np
 from absl import flags
-from jaxtyping import Int, Int32, UInt8
+from jaxtyping import Int, Int32
 
-from ferjax.data.record import ImageSource, Split, Subset
+from ferjax.data.record import ImageSource, Split, gather, read
+from ferjax.data.union import Concatenated
 from ferjax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -132,30 +134,66 @@ def evaluation_batches(
     return Batches(_prefetched(batches, split.images, workers, prefetch), {})
 
 
+def prediction_batches(
+    images: ImageSource,
+    rows: Int32[np.ndarray, " rows"],
+    *,
+    batch_size: int,
+    workers: int = 0,
+    prefetch: int = 4,
+) -> Batches:
+    """The given rows in their order, those that can be read; for this process alone.
+
+    Args:
+      images: where faces come from.
+      rows: a multiple of the batch size; -1 fills up.
+      batch_size: faces in a batch.
+      workers: processes that load faces; 0 loads them in threads.
+      prefetch: batches to hold ready in each loading process.
+
+    Returns:
+      Batches of `image` [batch_size, H, W, C] uint8, `index` [batch_size] int32 (the row) and
+      `mask` [batch_size] bool, false on padding and on faces that cannot be read.
+    """
+    batches = grain.MapDataset.range(len(rows)).batch(batch_size, batch_fn=np.asarray)
+    batches = batches.map(_Prediction(images, rows))
+    return Batches(_prefetched(batches, images, workers, prefetch), {})
+
+
 def cache(split: Split) -> Split:
     """The same split with its faces decoded once, in one array in memory.
 
+    Pictures that may be damaged stay where they are: nobody may want the damaged ones.
+
     Args:
-      split: at least one face, all of one shape.
+      split: faces all of one shape.
 
     Returns:
-      The split with `images` [N, H, W, C] uint8.
-
-    Raises:
-      UserError: whatever the image source raises for a face it cannot read.
+      The split with `images` [N, H, W, C] uint8, or, of a union some of whose pictures may be
+      damaged, sources again.
     """
-    images = split.images
-    if isinstance(images, np.ndarray):
-        return split
+    images = _cached(split.images)
+    return split if images is split.images else split._replace(images=images)
+
+
+def _cached(images: ImageSource) -> ImageSource:
+    if isinstance(images, Concatenated):
+        parts = tuple(map(_cached, images.sources))
+        arrays = [part for part in parts if isinstance(part, np.ndarray)]
+        if len(arrays) == len(parts):
+            return np.concatenate(arrays)
+        return dataclasses.replace(images, sources=parts)
+    if isinstance(images, np.ndarray) or hasattr(images, "read"):
+        return images
     faces = np.empty((len(images), *images[0].shape), np.uint8)
 
     def decode(rows: np.ndarray) -> None:
-        faces[rows] = _gather(images, rows)
+        faces[rows] = gather(images, rows)
 
     chunks = np.split(np.arange(len(images)), range(CHUNK, len(images), CHUNK))
     with ThreadPoolExecutor(_cores()) as pool:
         list(pool.map(decode, chunks))  # a list, so that a face that cannot be read raises here
-    return split._replace(images=faces)
+    return faces
 
 
 class _Training(NamedTuple):
@@ -166,7 +204,7 @@ class _Training(NamedTuple):
 
     def __call__(self, places: Int[np.ndarray, " batch"]) -> Batch:
         index = self.rows[places]
-        return {"image": _gather(self.images, index), "index": index}
+        return {"image": gather(self.images, index), "index": index}
 
 
 class _Evaluation(NamedTuple):
@@ -177,21 +215,19 @@ class _Evaluation(NamedTuple):
     def __call__(self, rows: Int[np.ndarray, " batch"]) -> Batch:
         last = len(self.images) - 1
         index = np.minimum(rows, last).astype(np.int32)
-        return {"image": _gather(self.images, index), "index": index, "mask": rows <= last}
+        return {"image": gather(self.images, index), "index": index, "mask": rows <= last}
 
 
-def _gather(
-    images: ImageSource, index: Int[np.ndarray, " batch"]
-) -> UInt8[np.ndarray, "batch height width channels"]:
-    if isinstance(images, Subset):
-        return _gather(images.images, images.rows[index])
-    if isinstance(images, np.ndarray):
-        return images[index]
-    rows = index.tolist()
-    # Files read several times faster many records at once: a source may offer it.
-    if hasattr(images, "__getitems__"):
-        return np.stack(images.__getitems__(rows))
-    return np.stack([images[row] for row in rows])
+class _Prediction(NamedTuple):
+    """Places among rows → faces, rows and which of them are real and can be read."""
+
+    images: ImageSource
+    rows: np.ndarray
+
+    def __call__(self, places: Int[np.ndarray, " batch"]) -> Batch:
+        index = self.rows[places]
+        faces, readable = read(self.images, np.maximum(index, 0))
+        return {"image": faces, "index": index, "mask": readable & (index >= 0)}
 
 
 def _prefetched(

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32, Int, Int32, UInt8
+from jaxtyping import Bool, Float32, Int, Int32, UInt8
 
 from ferjax.errors import UserError
 
@@ -29,7 +29,8 @@ class ImageSource(Protocol):
     """Random access to the faces of a split; must be picklable for pipeline workers.
 
     A source that reads several rows faster at once may also have `__getitems__(rows)`, as PyTorch's
-    datasets do; the pipeline uses it where it is there.
+    datasets do; the pipeline uses it where it is there. One whose pictures may be damaged has
+    `read(rows)`, see `read`.
     """
 
     def __len__(self) -> int: ...
@@ -118,6 +119,31 @@ class Subset:
 
     def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width channels"]:
         return self.images[int(self.rows[row])]
+
+
+def gather(
+    images: ImageSource, rows: Int[np.ndarray, " batch"]
+) -> UInt8[np.ndarray, "batch height width channels"]:
+    """The given rows of a source."""
+    if isinstance(images, Subset):
+        return gather(images.images, images.rows[rows])
+    if isinstance(images, np.ndarray):
+        return images[rows]
+    # Files read several times faster many records at once: a source may offer it.
+    if hasattr(images, "__getitems__"):
+        return np.stack(images.__getitems__(rows.tolist()))
+    return np.stack([images[row] for row in rows.tolist()])
+
+
+def read(
+    images: ImageSource, rows: Int[np.ndarray, " batch"]
+) -> tuple[UInt8[np.ndarray, "batch height width channels"], Bool[np.ndarray, " batch"]]:
+    """The given rows, black where a picture is damaged, and which of them are not."""
+    if isinstance(images, Subset):
+        return read(images.images, images.rows[rows])
+    if hasattr(images, "read"):
+        return images.read(rows.tolist())
+    return gather(images, rows), np.ones(len(rows), bool)
 
 
 class Dataset(NamedTuple):

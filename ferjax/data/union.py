@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Int, UInt8
 
-from ferjax.data.record import UNKNOWN, Dataset, ImageSource, Names, Split
+from ferjax.data.record import UNKNOWN, Dataset, ImageSource, Names, Split, gather, read
 from ferjax.errors import UserError
 
 SET = "set"
@@ -70,21 +70,33 @@ class Concatenated:
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width channels"]:
-        return self.__getitems__([range(len(self))[row]])[0]
+        return gather(self, np.array([range(len(self))[row]]))[0]
 
     def __getitems__(self, rows: list[int]) -> list[UInt8[np.ndarray, "height width channels"]]:
+        parts, back = self._parts(rows)
+        return list(np.concatenate([gather(*part) for part in parts])[back])
+
+    def read(
+        self, rows: list[int]
+    ) -> tuple[UInt8[np.ndarray, "rows height width channels"], Bool[np.ndarray, " rows"]]:
+        """See `record.read`."""
+        parts, back = self._parts(rows)
+        faces, readable = zip(*(read(*part) for part in parts), strict=True)
+        return np.concatenate(faces)[back], np.concatenate(readable)[back]
+
+    def _parts(
+        self, rows: list[int]
+    ) -> tuple[list[tuple[ImageSource, np.ndarray]], Int[np.ndarray, " rows"]]:
+        """Sources with the rows wanted of each, and what brings these back into order."""
         wanted = np.asarray(rows)
-        found: list = [None] * len(rows)
         source_of = np.searchsorted(self.ends, wanted, side="right")
-        for place in np.unique(source_of):
-            source = self.sources[place]
-            mine = np.flatnonzero(source_of == place)
-            local = (wanted[mine] - (self.ends[place] - len(source))).tolist()
-            many = getattr(source, "__getitems__", None)
-            images = many(local) if many else [source[row] for row in local]
-            for position, image in zip(mine, images, strict=True):
-                found[position] = image
-        return found
+        order = np.argsort(source_of, kind="stable")
+        starts = np.concatenate([[0], self.ends[:-1]])
+        local = (wanted - starts[source_of])[order]
+        used, counts = np.unique(source_of, return_counts=True)
+        pieces = np.split(local, np.cumsum(counts)[:-1])
+        parts = [(self.sources[k], piece) for k, piece in zip(used, pieces, strict=True)]
+        return parts, np.argsort(order, kind="stable")
 
 
 def _concatenated(

@@ -139,7 +139,8 @@ def _faces(dataset: Dataset) -> str:
 def _lines_by_stage(folder: Path) -> dict[str, list[dict[str, Any]]]:
     stages: dict[str, list[dict[str, Any]]] = {}
     for line in writers.MetricsFile(folder / "metrics.jsonl").read():
-        stages.setdefault(line["stage"], []).append(line)
+        if line["split"] != "annotate":
+            stages.setdefault(line["stage"], []).append(line)
     return stages
 
 

@@ -22,7 +22,7 @@ import torch.utils.data
 from PIL import Image
 
 from configs import supervised
-from ferjax.data import pipeline
+from ferjax.data import pipeline, record
 from ferjax.data.datasets import ferplus
 from ferjax.data.record import Split
 
@@ -72,7 +72,7 @@ def parts(split: Split, cached: Split, paths: list[Path]) -> dict[str, float]:
     memory = np.asarray(cached.images)
     order = grain.MapDataset.range(len(paths)).seed(0).shuffle().repeat()
     whole = microseconds(
-        lambda: [pipeline._gather(split.images, part) for part in np.split(rows, 8)], count
+        lambda: [record.gather(split.images, part) for part in np.split(rows, 8)], count
     )
     decode = microseconds(lambda: [cv2.imdecode(png, cv2.IMREAD_GRAYSCALE) for png in pngs], count)
     return {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ferjax.stages import Stage, run_stages
+from ferjax.plan import Stage, run_stages
 
 
 def stage(name: str, log: list, needs: dict | None = None, fails: bool = False) -> Stage:

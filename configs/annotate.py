@@ -1,0 +1,38 @@
+"""Labels faces with the model of a finished run.
+
+    python -m ferjax.main --config=configs/annotate.py --config.trained=RUN --config.path=FACES \
+        --workdir=DIR
+
+`trained` is the workdir of a finished run; `path` a folder tree of pictures (jpg, png, webp), a
+list of such files, or ArrayRecord (a file, or a folder of them). Writes into DIR
+
+    labels/part-*.parquet  index, file, label, p_<class>, and valence and arousal if the model has
+                           them; one file a shard, so that a killed run goes on where it was
+    labels/skipped.csv     pictures that cannot be read
+    result.json            how many faces of each class, images per second, ...
+    report/                the same to look at
+
+`pyarrow.dataset.dataset("DIR/labels", exclude_invalid_files=True)` reads all parts.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The main stage of the trained run, on all faces."""
+    config = ConfigDict()
+    config.run = "annotate"
+    config.trained = ""
+    config.stage = ""  # of that run; '': its headline
+    config.path = ""
+    config.annotate = annotation()
+    return config
+
+
+def annotation() -> ConfigDict:
+    """How faces are labelled."""
+    config = ConfigDict()
+    config.shard_size = 16_384  # faces in a file
+    config.batch_size = 256
+    config.workers = 0  # processes that load faces; 0: threads
+    return config

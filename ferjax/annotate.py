@@ -1,0 +1,250 @@
+"""Labels faces with a trained method: shard by shard, resumable, one Parquet file each.
+
+Every process labels the shards whose number leaves its own as rest, on its own devices. A shard's
+file appears when it is complete, and a run that was killed goes on at the first that is missing.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float32, Int32
+
+from ferjax import parallel, preemption, writers
+from ferjax.data.pipeline import prediction_batches
+from ferjax.data.record import ImageSource
+from ferjax.errors import UserError
+from ferjax.methods.method import Method, State
+from ferjax.writers import MetricsFile
+
+SKIPPED = "skipped.csv"
+
+
+class Faces(NamedTuple):
+    """What to label.
+
+    Attributes:
+      images: where faces come from.
+      names: of their files.
+      rows: places of those to label; they become the column `index`.
+    """
+
+    images: ImageSource
+    names: Sequence[str]
+    rows: Int32[np.ndarray, " rows"]
+
+
+class Settings(NamedTuple):
+    """How to label.
+
+    Attributes:
+      shard_size: faces in a file, a multiple of the batch size.
+      batch_size: faces predicted at a time by each process.
+      workers: processes that load faces; 0: threads.
+    """
+
+    shard_size: int
+    batch_size: int
+    workers: int
+
+    def check(self) -> None:
+        """Raises a `UserError` for sizes that don't go together."""
+        devices = jax.local_device_count()
+        if self.batch_size < 1 or self.batch_size % devices:
+            raise UserError(
+                f"batch_size {self.batch_size} does not divide by this process's {devices} devices"
+            )
+        if self.shard_size < 1 or self.shard_size % self.batch_size:
+            raise UserError(
+                f"shard_size {self.shard_size} is no multiple of batch_size {self.batch_size}"
+            )
+
+
+def annotate(
+    method: Method,
+    state: State,
+    classes: Sequence[str],
+    faces: Faces,
+    folder: Path,
+    settings: Settings,
+    metrics: MetricsFile,
+    stage: str,
+) -> None:
+    """Writes what `method` says of each face; those whose picture is damaged are left out.
+
+    Columns of `part-<shard>-of-<shards>.parquet`: `index` (int32), `file`, `label` (a class name),
+    `p_<class>` (float32, of the main head), and `valence`, `arousal` if the method has them. When
+    all shards are there, `skipped.csv` lists the faces without a label.
+
+    Raises:
+      UserError: for sizes that don't go together.
+      Preempted: when asked to stop, after the shard at hand.
+    """
+    settings.check()
+    parts = _parts(len(faces.rows), settings.shard_size, folder)
+    mine = range(jax.process_index(), len(parts), jax.process_count())
+    missing = [shard for shard in mine if not parts[shard].exists()]
+    begin = time.perf_counter()
+    for shard, table in _tables(method, state, classes, faces, missing, settings):
+        with writers.replacing(parts[shard]) as temporary:
+            pq.write_table(table, temporary)
+        seconds = time.perf_counter() - begin
+        begin += seconds
+        metrics.write(
+            stage=stage,
+            split="annotate",
+            step=shard + 1,
+            epoch=(shard + 1) / len(parts),
+            faces=len(table),
+            images_per_second=len(table) / seconds,
+            seconds=seconds,
+            cpu_seconds=time.process_time(),
+            memory_bytes=parallel.memory(),
+        )
+        # Of several processes some have more shards: they are killed, and lose the one at hand.
+        alone = jax.process_count() == 1
+        if alone and shard != missing[-1] and preemption.requested():
+            raise preemption.Preempted(f"{stage} labelled shard {shard + 1} of {len(parts)}")
+    parallel.barrier(f"{stage} is labelled")
+    if jax.process_index() == 0:
+        _write_skipped(faces, parts, folder)
+
+
+def read(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """All parts of a folder as one table.
+
+    Raises:
+      UserError: if it has none, or not all.
+    """
+    parts = sorted(folder.glob("part-*-of-*.parquet"))
+    if not parts or len(parts) != int(parts[0].stem.rsplit("-", 1)[1]):
+        raise UserError(f"{folder} holds {len(parts)} parts and not all: annotate again")
+    return pa.concat_tables(pq.read_table(part, columns=columns) for part in parts)
+
+
+def labels(folder: Path, classes: Sequence[str], count: int) -> Int32[np.ndarray, " count"]:
+    """The label of each of `count` faces as its place among the classes, -1 without one."""
+    table = read(folder, ["index", "label"]).combine_chunks()
+    words = table["label"].combine_chunks()
+    places = np.array([classes.index(word) for word in words.dictionary.to_pylist()], np.int32)
+    found = np.full(count, -1, np.int32)
+    found[table["index"].to_numpy()] = places[words.indices.to_numpy()]
+    return found
+
+
+def summarise(folder: Path, classes: Sequence[str], faces: Faces, workdir: Path) -> dict[str, Any]:
+    """The contents of `result.json`."""
+    counts = np.bincount(
+        labels(folder, classes, len(faces.names))[faces.rows] + 1, minlength=len(classes) + 1
+    )
+    lines = [x for x in MetricsFile(workdir / "metrics.jsonl").read() if x["split"] == "annotate"]
+    seconds = sum(line["seconds"] for line in lines)
+    return {
+        "faces": len(faces.rows),
+        "skipped": int(counts[0]),
+        "labels": {name: int(counts[k + 1]) for k, name in enumerate(classes)},
+        "images_per_second": sum(line["faces"] for line in lines) / seconds,
+        "wall_seconds": seconds,
+    }
+
+
+def format_result(result: dict[str, Any]) -> str:
+    """What a run prints."""
+    total = max(1, result["faces"] - result["skipped"])
+    lines = [f"faces {result['faces']:,}, skipped {result['skipped']:,}"]
+    lines += [f"{name:<10} {n:>10,} {n / total:7.1%}" for name, n in result["labels"].items()]
+    return "\n".join(lines)
+
+
+def _parts(faces: int, shard_size: int, folder: Path) -> list[Path]:
+    shards = -(-faces // shard_size)
+    return [folder / f"part-{shard:05d}-of-{shards:05d}.parquet" for shard in range(shards)]
+
+
+def _tables(
+    method: Method,
+    state: State,
+    classes: Sequence[str],
+    faces: Faces,
+    shards: Sequence[int],
+    settings: Settings,
+) -> Iterator[tuple[int, pa.Table]]:
+    """Each shard with the table of its faces, in order."""
+    if not shards:
+        return
+    size, batch_size = settings.shard_size, settings.batch_size
+    rows = _padded([faces.rows[shard * size : (shard + 1) * size] for shard in shards], batch_size)
+    outputs = _outputs(method, state, faces.images, np.concatenate(rows), settings)
+    for shard, mine in zip(shards, rows, strict=True):
+        found = [next(outputs) for _ in range(len(mine) // batch_size)]
+        index = np.concatenate([rows for rows, _ in found])
+        heads = {name: np.concatenate([x[name] for _, x in found]) for name, _ in method.heads}
+        yield shard, _table(method, heads, index, faces.names, classes)
+
+
+def _outputs(
+    method: Method,
+    state: State,
+    images: ImageSource,
+    rows: Int32[np.ndarray, " rows"],
+    settings: Settings,
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Rows and predictions of each batch's readable faces, a batch behind the devices."""
+    devices = parallel.find_devices("jit", jax.local_devices())
+    predict: Callable = parallel.compile_predict(devices, method.predict)
+    state = parallel.replicate(devices, state)
+    running: Any = None
+    with prediction_batches(
+        images, rows, batch_size=settings.batch_size, workers=settings.workers
+    ) as batches:
+        for batch in batches:
+            begun = predict(state, parallel.shard(devices, batch["image"], for_step=False)), batch
+            if running is not None:
+                yield _readable(*running)
+            running = begun
+        yield _readable(*running)
+
+
+def _readable(outputs: Any, batch: dict[str, np.ndarray]) -> tuple[np.ndarray, Any]:
+    mask = batch["mask"]
+    return batch["index"][mask], jax.tree.map(lambda x: np.asarray(x)[mask], outputs)
+
+
+def _padded(
+    shards: Sequence[Int32[np.ndarray, " rows"]], batch_size: int
+) -> list[Int32[np.ndarray, " rows"]]:
+    """Each shard's rows and as many -1 as fill its last batch."""
+    return [np.pad(rows, (0, -len(rows) % batch_size), constant_values=-1) for rows in shards]
+
+
+def _table(
+    method: Method,
+    heads: dict[str, Float32[np.ndarray, "faces _"]],
+    index: Int32[np.ndarray, " faces"],
+    names: Sequence[str],
+    classes: Sequence[str],
+) -> pa.Table:
+    probs = heads[method.heads[0][0]]
+    places = pa.array(probs.argmax(axis=1).astype(np.int32))
+    columns: dict[str, Any] = {
+        "index": index.astype(np.int32),
+        "file": pa.array([names[row] for row in index.tolist()], pa.string()),
+        "label": pa.DictionaryArray.from_arrays(places, pa.array(classes, pa.string())),
+        **{f"p_{name}": probs[:, k] for k, name in enumerate(classes)},
+    }
+    affects = [name for name, kind in method.heads if kind == "va"]
+    if affects:
+        columns["valence"], columns["arousal"] = heads[affects[0]].T
+    return pa.table(columns)
+
+
+def _write_skipped(faces: Faces, parts: Sequence[Path], folder: Path) -> None:
+    labelled = [pq.read_table(part, columns=["index"])["index"].to_numpy() for part in parts]
+    skipped = np.setdiff1d(faces.rows, np.concatenate(labelled))
+    lines = ["index,file", *(f'{row},"{faces.names[row]}"' for row in skipped.tolist())]
+    writers.write_text(folder / SKIPPED, "\n".join(lines) + "\n")
