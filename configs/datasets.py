@@ -212,6 +212,8 @@ def _ferplus(config: ConfigDict) -> None:
     config.data.drop_test_copies = True
     config.data.skip_corrupt = False
     config.data.subset = 0
+    config.data.classes = 8  # 7: without contempt
+    config.data.ferplus_share = 1.0  # of the training faces that keep FERPlus's label
     config.data.in_memory = True
     config.model = _model("resnet18", width=64, stem="small", stem_stride=2)
 

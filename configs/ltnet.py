@@ -5,7 +5,8 @@
 
 On built-in faces: two datasets, each annotated by its own coders, who err in opposed ways; minutes
 on two CPU cores. On CIFAR-10: the paper's Table 1, with controls; as `cifar10_small` 10,000
-pictures and 2,500 steps. People's labels of CIFAR-10 (CIFAR-10N):
+pictures and 2,500 steps. On FERPlus: FER2013's own labels and a fifth of FERPlus's, `:ferplus` or
+`:ferplus_small` with `--config.data.dir=FOLDER`. People's labels of CIFAR-10 (CIFAR-10N):
 `--config.data.lists="('cifar10n.csv',)" --config.data.coders="('random1', 'random2', 'random3')"
 --config.stages="('mixture', 'majority', 'ltnet')"`.
 """
@@ -32,6 +33,8 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
         config.noise.kind = "none"
         datasets.set_data(config, datasets.union(two_teams()))
         config.stages = ("mixture", "ltnet")  # of one annotation the majority is that
+    if dataset.startswith("ferplus"):
+        _two_labellings(config, dataset)
     if dataset.startswith("cifar10"):
         _table_1(config, dataset)
     return config
@@ -71,6 +74,21 @@ def ltnet(dataset: str) -> ConfigDict:
         config.transition.epsilon = 1e-2
         config.transition.weight_decay = 5e-4
     return config
+
+
+def _two_labellings(config: ConfigDict, dataset: str) -> None:
+    """FER2013's own labels of all faces and FERPlus's of a fifth; either alone, mixed, and both."""
+    config.noise.kind = "none"
+    config.data.classes = 7
+    config.data.ferplus_share = 0.2
+    config.data.subset = 0
+    config.stages = ("ferplus", "fer2013", "mixture", "ltnet")
+    for coder in ("ferplus", "fer2013"):
+        _supervised(config, dataset, coder, coder).coders = (coder,)
+    config.ltnet.steps = 6000  # alike for all: the fifth has fewer to an epoch
+    config.ltnet.optimizer.epoch_decay = 1.0
+    config.ltnet.optimizer.power = 1.0
+    config.ltnet.transition.freeze_epochs = 3.0
 
 
 def _table_1(config: ConfigDict, dataset: str) -> None:

@@ -21,6 +21,8 @@ MODES = {"majority": 5, "multi_target": 3, "probability": 0}
 MIN_SIZE = 8
 """Pixels to which a face may be shrunk."""
 
+CONTEMPT = CLASSES.index("contempt")
+
 LABELS = {"majority": "ferplus", "multi_target": "multi_target", "probability": "votes"}
 """What each mode trains on (`Dataset.label`)."""
 
@@ -39,7 +41,9 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         empty test part: PrivateTest if its images are there, else PublicTest);
         `drop_test_copies`, whether to leave out of training what is also in the test part;
         `skip_corrupt`, whether to go on without unreadable images; `subset`, how many training
-        faces to draw by `seed` (0: all).
+        faces to draw by `seed` (0: all); `classes`, 8, or 7 to leave faces of contempt out, which
+        FER2013 does not know; `ferplus_share` of the training faces, drawn by `seed`, that keep
+        coder `ferplus`'s label and the votes.
 
     Raises:
       UserError: if a file is missing, malformed or unreadable, or a split comes out empty.
@@ -50,6 +54,10 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         raise UserError(f"data.image_size must be at least {MIN_SIZE}, not {config.image_size}")
     if len(set(config.train_parts)) < len(config.train_parts):
         raise UserError("data.train_parts names a part twice")
+    if config.classes not in (CONTEMPT, len(CLASSES)):
+        raise UserError(f"data.classes must be {CONTEMPT} or {len(CLASSES)}, not {config.classes}")
+    if not 0 <= config.ferplus_share <= 1:
+        raise UserError(f"data.ferplus_share must be in [0, 1], not {config.ferplus_share}")
     if not config.dir:
         raise UserError(f"data.dir is not set; {files.INSTRUCTIONS}")
     builder = prepare(Path(config.dir), config.cache, config.skip_corrupt)
@@ -58,7 +66,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     columns, images = _read(builder, parts, config.image_size)
     votes = kept_votes(columns.votes, config.mode)
 
-    kept = votes.sum(axis=1) > 0
+    kept = (votes.sum(axis=1) > 0) & (votes.argmax(axis=1) < config.classes)
     training = columns.part < len(config.train_parts)
     copies = np.logical_and(training, np.isin(columns.digests, columns.digests[~training]))
     train_rows = _rows(training & kept & ~(copies & config.drop_test_copies))
@@ -73,12 +81,16 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     notes += _copy_notes(test_part, columns, training, copies, kept, config.drop_test_copies)
     if len(chosen) < len(train_rows):
         notes.append(f"a subset of {len(chosen):,} of {len(train_rows):,} training faces")
-    coders, everything = _split(columns, images, votes)
+    coders, everything = _split(columns, images, votes[:, : config.classes])
+    train = everything.take(train_rows[chosen])
+    if config.ferplus_share < 1:
+        train, note = _hidden(train, config.ferplus_share, config.seed)
+        notes.append(note)
     return Dataset(
-        classes=CLASSES,
+        classes=CLASSES[: config.classes],
         coders=coders,
         image_shape=(config.image_size, config.image_size, 1),
-        train=everything.take(train_rows[chosen]),
+        train=train,
         test=everything.take(test_rows),
         label=LABELS[config.mode],
         notes=tuple(notes),
@@ -228,6 +240,17 @@ def _split(
         groups=columns.digests.tolist(),  # copies of a file show the same person, at least
     )
     return tuple(coders), split
+
+
+def _hidden(train: Split, share: float, seed: int) -> tuple[Split, str]:
+    """The split with FERPlus's label and votes on a share of its faces only, and words for it."""
+    told = prepared.subset(train.names, round(share * len(train.names)), seed)
+    hidden = np.ones(len(train.names), bool)
+    hidden[told if share else []] = False
+    labels = {name: array.copy() for name, array in train.labels.items()}
+    labels["annotations"][hidden, 0] = UNKNOWN
+    labels["votes"][hidden] = 0
+    return train._replace(labels=labels), f"{(~hidden).sum():,} training faces keep FERPlus's label"
 
 
 def _rows(mask: np.ndarray) -> Int32[np.ndarray, " chosen"]:
