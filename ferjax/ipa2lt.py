@@ -78,7 +78,7 @@ def plan(
     stages.append(training_stage(union, {}))
 
     def learn() -> Stage:
-        return training_stage(prepared(LTNET, config.ltnet, with_machines()), {})
+        return training_stage(prepared(LTNET, config.ltnet, with_machines()), {"network": UNION})
 
     def network(inputs: dict[str, Any]) -> dict[str, State]:
         return {"network": inputs["network"]}

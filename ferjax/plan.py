@@ -1,5 +1,6 @@
 """What runs are made of: stages, each in its own folder, and the training that most of them do."""
 
+import json
 import logging
 import operator
 import zlib
@@ -22,6 +23,9 @@ SHARED = ("seed", "model", "augment", "loop")
 
 PREDICTED_FACES = 16_384
 """At most so many training faces are predicted when a stage ends, for the report."""
+
+STAGE = "stage.json"
+"""In a stage's folder: what it needs to predict again, see `trained.load`."""
 
 SAMPLED_FACES = 256
 """So many faces of a split, evenly spaced, tell its images from others."""
@@ -150,7 +154,6 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
     return {
         "classes": list(dataset.classes),
         "coders": list(dataset.coders),
-        "image_shape": list(dataset.image_shape),
         "notes": list(dataset.notes),
         "faces": {name: len(split.images) for name, split in splits.items()},
         "checksums": {name: _checksum(split) for name, split in splits.items()},
@@ -175,12 +178,24 @@ def training_stage(training: train.Training, needs: dict[str, str]) -> Stage:
         if jax.process_index() == 0:
             learnt: dict[str, Any] = training.method.learnt(state)
             np.savez(training.folder / "learnt.npz", **learnt)
+            writers.write_json(training.folder / STAGE, _description(training, needs))
         return state
 
     def load(inputs: dict[str, State]) -> State:
         return train.restore_finished(training, inputs)
 
     return Stage(training.name, needs, run, load)
+
+
+def _description(training: train.Training, needs: dict[str, str]) -> dict[str, Any]:
+    """What the stage's method can be made again from, as JSON."""
+    return {
+        "recipe": json.loads(training.config.to_json_best_effort()),
+        "needs": needs,
+        "classes": list(training.dataset.classes),
+        "coders": list(training.dataset.coders),
+        "image_shape": list(training.dataset.image_shape),
+    }
 
 
 def _write_predictions(training: train.Training, state: State) -> None:

@@ -1,5 +1,6 @@
 """The runs that there are, by the name that `config.run` gives."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 
 from ferjax import (
     annotate,
+    cross_dataset,
     infer,
     ipa2lt,
     parallel,
@@ -36,6 +38,7 @@ from ferjax.plan import (
     training_stage,
 )
 from ferjax.report import annotation as annotation_report
+from ferjax.report import cross_dataset as cross_dataset_report
 from ferjax.report import training as training_report
 from ferjax.report import truth as truth_report
 from ferjax.sweep import Recipes
@@ -203,10 +206,33 @@ def _annotate(config: ConfigDict, folder: Path) -> Plan:
     return Plan((Stage("annotate", {}, run, lambda _: labels),), data, finish)
 
 
+def _evaluate(config: ConfigDict, folder: Path) -> Plan:
+    """A finished run's model on test sets of other origin."""
+    if not config.trained:
+        raise UserError("trained is not set: the workdir of a finished run")
+    model = trained.load(Path(config.trained), config.stage)
+    sets = cross_dataset.read(config, model)
+    path = folder / "result.json"
+
+    def run(_: dict[str, Any]) -> None:
+        writers.write_json(path, cross_dataset.measure(config, model, sets))
+
+    def finish() -> None:
+        result = json.loads(path.read_text())
+        cross_dataset_report.write(config, folder, model.classes, result)
+        print(cross_dataset.format_table(result))
+        print(f"report: {folder / 'report' / 'index.html'}")
+
+    names = {x: checksum_of_names(s.names) for group in sets.values() for x, s in group.items()}
+    data = {"classes": list(model.classes), "model": model.name, "checksums": names}
+    return Plan((Stage("evaluate", {}, run, lambda _: None),), data, finish)
+
+
 RUNS: dict[str, Callable[[ConfigDict, Path], Plan]] = {
     "train": _train,
     "sweep": _sweep,
     "truth": _truth,
     "annotate": _annotate,
     "ipa2lt": _ipa2lt,
+    "evaluate": _evaluate,
 }

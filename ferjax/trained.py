@@ -43,50 +43,55 @@ def load(workdir: Path, stage: str = "") -> Trained:
     path = workdir / "config.json"
     if not path.exists():
         raise UserError(f"trained: {workdir} holds no run (it has no config.json)")
-    config = ConfigDict(json.loads(path.read_text())["config"])
-    stage = stage or config.get("headline", "")
-    if not isinstance(config.get(stage), ConfigDict) or "method" not in config[stage]:
-        raise UserError(f"trained: the run in {workdir} has no stage {stage!r}")
-    data = json.loads((workdir / "data.json").read_text())
+    stage = stage or json.loads(path.read_text())["config"].get("headline", "")
+    about = _about(workdir, stage)
     return Trained(
         name=stage,
-        classes=tuple(data["classes"]),
-        image_shape=tuple(data["image_shape"]),
-        method=_method(config, stage, data),
-        state=_state(config, stage, data, workdir),
+        classes=tuple(about["classes"]),
+        image_shape=tuple(about["image_shape"]),
+        method=_method(about),
+        state=_state(workdir, stage),
     )
 
 
-def _method(config: ConfigDict, stage: str, data: dict[str, Any]) -> Method:
+def _about(workdir: Path, stage: str) -> dict[str, Any]:
+    """What the stage wrote of itself when it ended."""
+    path = workdir / "stages" / stage / plan.STAGE
+    if not stage or not path.exists():
+        there = ", ".join(sorted(x.parent.name for x in workdir.glob(f"stages/*/{plan.STAGE}")))
+        raise UserError(
+            f"trained: {workdir} has no finished stage {stage!r}; there are {there or 'none'}"
+        )
+    return json.loads(path.read_text())
+
+
+def _method(about: dict[str, Any]) -> Method:
     """The stage's method; annotations, which it will not see again, are made up."""
-    recipe = plan.join(config[stage], config)
-    coders = tuple(recipe.coders) or tuple(data["coders"])
+    recipe = ConfigDict(about["recipe"])
     recipe.update(balanced=False, set_weights=())
     return METHODS[recipe.method](
         recipe,
         Info(
-            classes=tuple(data["classes"]),
-            coders=coders,
-            image_shape=tuple(data["image_shape"]),
+            classes=tuple(about["classes"]),
+            coders=tuple(about["coders"]),
+            image_shape=tuple(about["image_shape"]),
             label="majority",
-            labels={"annotations": np.zeros((1, len(coders)), np.int32)},
+            labels={"annotations": np.zeros((1, len(about["coders"])), np.int32)},
             steps_per_epoch=1,
             total_steps=1,
         ),
     )
 
 
-def _state(config: ConfigDict, stage: str, data: dict[str, Any], workdir: Path) -> State:
+def _state(workdir: Path, stage: str) -> State:
     """The final state; with those of the stages that it needs, for what it keeps of them."""
-    folder = workdir / "stages" / stage
-    if not (folder / "done.json").exists():
-        raise UserError(f"trained: stage {stage} of {workdir} is not finished")
-    needed = config[stage].needs.to_dict()
-    inputs = {name: _state(config, other, data, workdir) for name, other in needed.items()}
-    method = _method(config, stage, data)
-    fresh = jax.device_get(jax.jit(method.init)(jax.random.key(config.seed), inputs))
-    with closing(Checkpoints(folder / "checkpoints", config.loop.keep)) as checkpoints:
-        state = checkpoints.restore(fresh)
+    about = _about(workdir, stage)
+    inputs = {name: _state(workdir, other) for name, other in about["needs"].items()}
+    recipe = about["recipe"]
+    fresh = jax.jit(_method(about).init)(jax.random.key(recipe["seed"]), inputs)
+    folder = workdir / "stages" / stage / "checkpoints"
+    with closing(Checkpoints(folder, recipe["loop"]["keep"])) as checkpoints:
+        state = checkpoints.restore(jax.device_get(fresh))
     if state is None:
-        raise UserError(f"trained: stage {stage} of {workdir} lacks its last checkpoint")
+        raise UserError(f"trained: {folder} lacks the last checkpoint")
     return state

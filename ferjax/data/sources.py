@@ -18,7 +18,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from jaxtyping import Bool, UInt8
 
 from ferjax.data.datasets import prepared
-from ferjax.data.record import Names
+from ferjax.data.record import ImageSource, Names
 from ferjax.errors import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
@@ -33,12 +33,12 @@ class Source(NamedTuple):
     """What was found.
 
     Attributes:
-      pictures: the pictures.
+      pictures: by row.
       names: of their files, relative to where they were looked for.
       labels: the word after each name in a list, else the name of each one's folder.
     """
 
-    pictures: "Pictures"
+    pictures: ImageSource
     names: Names
     labels: Names
 

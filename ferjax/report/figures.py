@@ -36,6 +36,7 @@ STYLE: dict[Any, Any] = {
 STAGE_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 RIGHT, WRONG, UNKNOWN = "#0072B2", "#B84700", "#6b7280"
 EPOCHS = "epochs of the stage"
+_PARTS = ("#0072B2", "#E69F00", "#B84700", "#56B4E9", "#CC79A7")
 _INK, _MUTED = "#1c2027", "#6b7280"
 _DASHES = ((0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _DROP = 0.01
@@ -137,20 +138,23 @@ def evaluation_curves(stages: Mapping[str, Sequence[Curve]]) -> Figure:
     return figure
 
 
-def weight_curve(stages: Mapping[str, Sequence[Curve]]) -> Figure:
-    """λ, the weight of the consensus, over the epochs of each stage that has one.
+def weight_curves(stages: Mapping[str, Sequence[Curve]], title: str) -> Figure:
+    """Numbers in [0, 1] that a method weighs with, over the epochs of each stage that has them.
 
     Args:
-      stages: λ in [0, 1] of every stage of the run, nothing for those without; all are named so
-        that a stage keeps its colour.
+      stages: curves of every stage of the run, none for those without; all are named so that a
+        stage keeps its colour. A stage's only curve goes by the stage's name.
+      title: of the figure.
     """
     figure = Figure(figsize=(11, 3.0), layout="constrained")
     panel = figure.subplots()
     named = []
     for row, (stage, curves) in enumerate(stages.items()):
         _plot(panel, curves, _stage_colour(row))
-        named += [(curve._replace(name=stage), _stage_colour(row)) for curve in curves]
-    panel.set_title("λ, the weight of the consensus")
+        for curve in curves:
+            name = stage if len(curves) == 1 else f"{stage}: {curve.name}"
+            named.append((curve._replace(name=name), _stage_colour(row)))
+    panel.set_title(title)
     panel.set_xlabel(EPOCHS)
     panel.set_ylim(0, 1)
     _epoch_axis(panel, max(curve.epochs[-1] for curve, _ in named))
@@ -240,6 +244,7 @@ def confusion_grid(
     confusions: Float[np.ndarray, "coders classes classes"],
     classes: Sequence[str],
     titles: Sequence[str],
+    columns: int = 0,
 ) -> Figure:
     """Confusion matrices of some coders side by side, in per cent.
 
@@ -247,9 +252,10 @@ def confusion_grid(
       confusions: row = truth, each a distribution in [0, 1]; nan in rows that are not known.
       classes: names.
       titles: of each coder.
+      columns: how many side by side; 0: as many as fit.
     """
     side = max(2.4, 0.42 * len(classes))
-    columns = max(1, min(len(titles), int(13 / side)))
+    columns = columns or max(1, min(len(titles), int(13 / side)))
     rows = -(-len(titles) // columns)
     names = 0.07 * max(map(len, classes))  # inches
     size = (columns * side + 0.6 + names, rows * (side + 1.0 + names))
@@ -283,6 +289,37 @@ def share_matrix(
     _name_columns(panel, names)
     panel.set_yticks(range(len(names)), names)
     panel.set_title(title)
+    return figure
+
+
+def stacked_shares(
+    shares: Float[np.ndarray, "bars parts"], names: Sequence[str], parts: Sequence[str]
+) -> Figure:
+    """Bars of parts that sum to one, in per cent.
+
+    Args:
+      shares: in [0, 1].
+      names: of the bars.
+      parts: names of the parts.
+    """
+    figure = Figure(figsize=(11, 0.9 + 0.42 * len(names)), layout="constrained")
+    panel = figure.subplots()
+    places = np.arange(len(names))
+    starts = np.cumsum(shares, axis=1) - shares
+    for part, name in enumerate(parts):
+        widths, left = 100 * shares[:, part], 100 * starts[:, part]
+        panel.barh(places, widths, 0.72, left=left, color=_PARTS[part], label=name, lw=0)
+        for place in places[widths >= 4]:
+            middle = left[place] + widths[place] / 2
+            colour = "white" if part in (0, 2) else _INK
+            text = f"{widths[place]:.0f}"
+            panel.text(middle, place, text, ha="center", va="center", color=colour)
+    panel.set_yticks(places, names)
+    panel.invert_yaxis()
+    panel.set_xlim(0, 100)
+    panel.grid(False)
+    panel.set_xlabel("faces, %")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 

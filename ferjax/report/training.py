@@ -18,12 +18,15 @@ from ml_collections import ConfigDict
 from ferjax import results, sweep, writers
 from ferjax.data.record import UNKNOWN, Dataset, given_labels
 from ferjax.evaluate import right_classes
-from ferjax.report import figures, page
+from ferjax.report import coders, figures, page
 from ferjax.report.figures import Curve, Face
 from ferjax.report.parts import Picture, Pictures, configuration, duration, percent
 
 SHEET_FACES = 18
 """Faces on each sheet."""
+
+DIAGONAL = "diagonal_of_"
+"""Beginning of the metrics that tell the mean diagonal of a coder's matrix."""
 
 _NO_LOSS = {
     "step",
@@ -48,19 +51,26 @@ def write(config: ConfigDict, folder: Path, dataset: Dataset, result: dict[str, 
     """
     show = Pictures(folder / "report").show
     stages = _lines_by_stage(folder)
-    predictions = np.load(folder / "stages" / config.headline / "predictions.npz")
+    predictions, learnt = (
+        np.load(folder / "stages" / config.headline / f"{name}.npz")
+        for name in ("predictions", "learnt")
+    )
     with matplotlib.rc_context(figures.STYLE):
         sections = {
             "Results": _results(result),
-            "Accuracy over epochs": show(_test_curves(stages)),
+            "Accuracy over epochs": show(
+                _test_curves(stages, heads=1 if len(stages) > 6 else None)
+            ),
             "Training": show(_training_curves(stages, dataset)),
             "What is taken for what": show([_confusion(result, dataset)]),
+            "Coders and latent truth": show(coders.pictures(learnt, predictions, dataset)),
             "Test faces": show(_test_faces(predictions, dataset, result)),
             "Labels in doubt": show(_doubts(predictions, dataset, result)),
             "Data and configuration": _provenance(config, folder, dataset),
         }
     title = f"{result['headline']} on {config.data.name}"
-    text = page.document(title, _lead(result, dataset), sections)
+    filled = {name: text for name, text in sections.items() if text}
+    text = page.document(title, _lead(result, dataset), filled)
     writers.write_text(folder / "report" / "index.html", text)
 
 
@@ -231,10 +241,18 @@ def _training_curves(
     if any(weights.values()):
         yield Picture(
             "lambda.png",
-            figures.weight_curve(weights),
+            figures.weight_curves(weights, "λ, the weight of the consensus"),
             "The weight λ of the consensus over epochs.",
             "λ in the epoch that ends at each point: how much agreement between the networks "
             "counts against fitting the given labels.",
+        )
+    diagonals = {name: _diagonals(lines) for name, lines in training.items()}
+    if any(diagonals.values()):
+        yield Picture(
+            "diagonals.png",
+            figures.weight_curves(diagonals, "Mean diagonal of each coder's matrix"),
+            "How often each coder is right, as learnt, over epochs.",
+            "The mean probability with which a coder names the truth.",
         )
 
 
@@ -248,8 +266,19 @@ def _right_share(dataset: Dataset) -> float | None:
 
 
 def _losses(lines: Sequence[dict[str, Any]]) -> list[Curve]:
-    terms = [x for x in lines[-1] if x not in _NO_LOSS and not x.endswith("accuracy")]
+    terms = [
+        x
+        for x in lines[-1]
+        if x not in _NO_LOSS and not x.endswith("accuracy") and not x.startswith(DIAGONAL)
+    ]
     return [_epoch_means(lines, field) for field in _first("loss", terms)]
+
+
+def _diagonals(lines: Sequence[dict[str, Any]]) -> list[Curve]:
+    fields = [x for x in lines[-1] if x.startswith(DIAGONAL)]
+    curves = [_epoch_means(lines, field) for field in fields]
+    names = [field.removeprefix(DIAGONAL) for field in fields]
+    return [curve._replace(name=name) for curve, name in zip(curves, names, strict=True)]
 
 
 def _accuracies(lines: Sequence[dict[str, Any]]) -> list[Curve]:

@@ -35,39 +35,54 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     if not config.path and not config.test_path:
         raise UserError("data.path is not set: a folder of pictures, a list, or ArrayRecord")
     coders = (config.coder,) if config.coder else ()
+    size, channels, classes = config.image_size, config.channels, config.classes
+    train = test = _no_faces(size, channels, len(coders))
+    if config.path and coders:
+        found = sources.find(Path(config.path), size, channels, labelled=True)
+        train = _split(found, _classes(found.labels, found.names, classes), coders=1)
+    elif config.path:
+        found = sources.find(Path(config.path), size, channels)
+        train = _split(found, np.full(len(found.names), UNKNOWN, np.int32), coders=0)
+    if config.test_path:
+        test = labelled(Path(config.test_path), size, channels, classes)
     return Dataset(
-        classes=CLASSES[: config.classes],
+        classes=CLASSES[:classes],
         coders=coders,
-        image_shape=(config.image_size, config.image_size, config.channels),
-        train=_split(config, config.path, labelled=bool(config.coder), coders=len(coders)),
-        test=_split(config, config.test_path, labelled=True, coders=len(coders)),
+        image_shape=(size, size, channels),
+        train=train,
+        test=test,
         label=config.coder or "majority",
     )
 
 
-def _split(config: ml_collections.ConfigDict, path: str, *, labelled: bool, coders: int) -> Split:
-    """What is at a path; its labels are known for truth, and given by each coder there is."""
-    if not path:
-        faces: sources.Pictures | np.ndarray = np.zeros(
-            (0, config.image_size, config.image_size, config.channels), np.uint8
-        )
-        names, labels = Names.of(()), np.empty(0, np.int32)
-    else:
-        found = sources.find(Path(path), config.image_size, config.channels, labelled=labelled)
-        faces, names = found.pictures, found.names
-        labels = np.full(len(names), UNKNOWN, np.int32)
-        if labelled:
-            labels = _classes(found.labels, names, config.classes)
+def labelled(path: Path, size: int, channels: int, classes: int) -> Split:
+    """The pictures at a place whose truth is known, that nobody annotated; see `sources.find`.
+
+    Raises:
+      UserError: for a place without pictures, or a label that is no class.
+    """
+    found = sources.find(path, size, channels, labelled=True)
+    return _split(found, _classes(found.labels, found.names, classes), coders=0)
+
+
+def _split(found: sources.Source, truth: Int32[np.ndarray, " rows"], coders: int) -> Split:
+    """Pictures, with their truth for the label that each coder gave."""
     return Split(
-        images=faces,
+        images=found.pictures,
         labels={
-            "annotations": np.repeat(labels[:, None], coders, axis=1),
-            "va": np.full((len(labels), coders, 2), np.nan, np.float32),
+            "annotations": np.repeat(truth[:, None], coders, axis=1),
+            "va": np.full((len(truth), coders, 2), np.nan, np.float32),
         },
-        truth=labels,
-        truth_va=np.full((len(labels), 2), np.nan, np.float32),
-        names=names,
+        truth=truth,
+        truth_va=np.full((len(truth), 2), np.nan, np.float32),
+        names=found.names,
     )
+
+
+def _no_faces(size: int, channels: int, coders: int) -> Split:
+    faces = np.zeros((0, size, size, channels), np.uint8)
+    nothing = sources.Source(faces, Names.of(()), Names.of(()))
+    return _split(nothing, np.zeros(0, np.int32), coders)
 
 
 def _classes(words: Names, names: Names, count: int) -> Int32[np.ndarray, " rows"]:

@@ -1,0 +1,22 @@
+"""A finished run's model on any test sets, with means over groups of them.
+
+    python -m ferjax.main --config=configs/evaluate.py --config.trained=RUN --workdir=DIR \
+        --config.groups.wild="(('RAF-DB', 'raf_db/test'), ('SFEW', 'sfew.txt'))" \
+        --config.groups.posed="(('CK+', 'ck_plus'),)"
+
+A test set is a folder of folders named as the classes, or a list of `<file name> <class>`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The groups of the IPA2LT paper's Table 2; no sets."""
+    config = ConfigDict()
+    config.run = "evaluate"
+    config.trained = ""
+    config.stage = ""  # of that run; '': its headline
+    config.groups = ConfigDict({"wild": (), "posed": ()})
+    config.batch_size = 256
+    config.workers = 0  # processes that load faces; 0: threads
+    return config

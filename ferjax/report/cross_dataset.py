@@ -1,0 +1,44 @@
+"""The report of one model on many test sets: the table, and what it takes for what on each."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from ml_collections import ConfigDict
+
+from ferjax import writers
+from ferjax.cross_dataset import OVERALL
+from ferjax.report import figures, page
+from ferjax.report.parts import Picture, Pictures, configuration
+
+
+def write(
+    config: ConfigDict, folder: Path, classes: tuple[str, ...], result: dict[str, Any]
+) -> None:
+    """Writes the report; for process 0 alone."""
+    show = Pictures(folder / "report").show
+    rows, shares = {}, {}
+    for group, results in result["sets"].items():
+        for name, x in results.items():
+            accuracy, uar = f"{100 * x['accuracy']:.2f}", f"{100 * x['uar']:.2f}"
+            rows[f"{name} ({group})"] = [f"{x['faces']:,}", accuracy, uar]
+            shares[name] = figures.row_shares(np.array(x["confusion"]))
+    for group, mean in result["means"].items():
+        rows[f"mean, {group}"] = ["", f"{100 * mean:.2f}", ""]
+    with matplotlib.rc_context(figures.STYLE):
+        grid = figures.confusion_grid(np.stack(list(shares.values())), classes, list(shares))
+        picture = Picture(
+            "confusions.png",
+            grid,
+            "What is taken for what on each test set.",
+            "Each row is a true class and sums to 100%; the diagonal is the recall.",
+        )
+        sections = {
+            "Results": page.table(("test set", "faces", "accuracy, %", "UAR, %"), rows),
+            "What is taken for what": show([picture]),
+            "Configuration": configuration(config, folder),
+        }
+    lead = f"{len(shares)} test sets; {100 * result['means'][OVERALL]:.2f} % on average."
+    text = page.document("Cross-dataset evaluation", page.paragraph(lead, "lead"), sections)
+    writers.write_text(folder / "report" / "index.html", text)
