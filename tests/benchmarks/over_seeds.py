@@ -2,9 +2,10 @@
 
 python tests/benchmarks/over_seeds.py runs/ferplus-0 runs/ferplus-1 runs/ferplus-2
 
-Prints a table in per cent, and one line of JSON: {"runs", "rows": {name: {"last": [mean,
+Prints a table in per cent, and one line of JSON: {"runs", "rows": {name: {"runs", "last": [mean,
 deviation], "oracle_best": [mean, deviation], "drop": [mean, deviation]}}}, where drop is the
 oracle's best epoch less the last one: what memorising cost. Deviations are of the sample (n − 1).
+Runs may have different stages: a row is of those that have it.
 """
 
 import json
@@ -12,6 +13,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ferjax import results
 
@@ -21,33 +23,40 @@ def main(folders: Sequence[str]) -> None:
     if not folders:
         sys.exit("usage: over_seeds.py WORKDIR [WORKDIR ...]")
     configs = [json.loads((Path(x) / "config.json").read_text())["config"] for x in folders]
-    seeds = [config.pop("seed") for config in configs]
+    seeds = [config["seed"] for config in configs]
     for config in configs:
-        config["data"].pop("seed")
-        config["noise"].pop("seed")
+        config.pop("stages", None)
+    configs = [_without_seeds(config) for config in configs]
     if len(set(seeds)) < len(seeds) or any(config != configs[0] for config in configs):
         sys.exit("these runs differ in more than the seed, or not in the seed")
     rows = summarise([json.loads((Path(x) / "result.json").read_text()) for x in folders])
-    print(f"{'test accuracy, %':<20} {'last':>13} {'oracle best':>13} {'drop':>13}")
+    print(f"{'test accuracy, %':<20} runs {'last':>13} {'oracle best':>13} {'drop':>13}")
     for name, row in rows.items():
-        cells = (f"{mean:6.2f} ± {deviation:4.2f}" for mean, deviation in row.values())
-        print(f"{name:<20} {'  '.join(cells)}")
+        pairs = (row[field] for field in ("last", "oracle_best", "drop"))
+        cells = (f"{mean:6.2f} ± {deviation:4.2f}" for mean, deviation in pairs)
+        print(f"{name:<20} {row['runs']:>4} {'  '.join(cells)}")
     print(json.dumps({"runs": len(folders), "rows": rows}))
 
 
-def summarise(found: Sequence[dict]) -> dict[str, dict[str, tuple[float, float]]]:
+def summarise(found: Sequence[dict]) -> dict[str, dict[str, Any]]:
     """(mean, deviation) in per cent of every row of the runs' tables."""
     tables = [results.table_rows(result["stages"]) for result in found]
-    return {
-        name: {
-            "last": _spread([table[name]["accuracy"] for table in tables]),
-            "oracle_best": _spread([table[name]["oracle_best"] for table in tables]),
-            "drop": _spread(
-                [table[name]["oracle_best"] - table[name]["accuracy"] for table in tables]
-            ),
+    rows = {}
+    for name in dict.fromkeys(name for table in tables for name in table):
+        mine = [table[name] for table in tables if name in table]
+        rows[name] = {
+            "runs": len(mine),
+            "last": _spread([row["accuracy"] for row in mine]),
+            "oracle_best": _spread([row["oracle_best"] for row in mine]),
+            "drop": _spread([row["oracle_best"] - row["accuracy"] for row in mine]),
         }
-        for name in tables[0]
-    }
+    return rows
+
+
+def _without_seeds(config: Any) -> Any:
+    if not isinstance(config, dict):
+        return config
+    return {name: _without_seeds(value) for name, value in config.items() if name != "seed"}
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:
