@@ -178,9 +178,10 @@ def _tables(
     if not shards:
         return
     size, batch_size = settings.shard_size, settings.batch_size
-    rows = _padded([faces.rows[shard * size : (shard + 1) * size] for shard in shards], batch_size)
-    outputs = _outputs(method, state, faces.images, np.concatenate(rows), settings)
-    for shard, mine in zip(shards, rows, strict=True):
+    rows = [faces.rows[shard * size : (shard + 1) * size] for shard in shards]
+    padded = [np.pad(x, (0, -len(x) % batch_size), constant_values=-1) for x in rows]
+    outputs = _outputs(method, state, faces.images, np.concatenate(padded), settings)
+    for shard, mine in zip(shards, padded, strict=True):
         found = [next(outputs) for _ in range(len(mine) // batch_size)]
         index = np.concatenate([rows for rows, _ in found])
         heads = {name: np.concatenate([x[name] for _, x in found]) for name, _ in method.heads}
@@ -213,13 +214,6 @@ def _outputs(
 def _readable(outputs: Any, batch: dict[str, np.ndarray]) -> tuple[np.ndarray, Any]:
     mask = batch["mask"]
     return batch["index"][mask], jax.tree.map(lambda x: np.asarray(x)[mask], outputs)
-
-
-def _padded(
-    shards: Sequence[Int32[np.ndarray, " rows"]], batch_size: int
-) -> list[Int32[np.ndarray, " rows"]]:
-    """Each shard's rows and as many -1 as fill its last batch."""
-    return [np.pad(rows, (0, -len(rows) % batch_size), constant_values=-1) for rows in shards]
 
 
 def _table(

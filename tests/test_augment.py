@@ -73,9 +73,9 @@ def test_flips_come_as_often_as_asked():
     assert 0.42 < flipped.mean() < 0.58
 
 
-@pytest.mark.parametrize(("fraction", "moved"), [(0.25, 2), (-0.125, -1)])
-def test_a_shift_moves_pixels_by_its_share_of_the_side_and_leaves_black(fraction, moved):
-    weights = augment._interpolation(8, jnp.float32(1), jnp.float32(fraction), jnp.array(False))
+@pytest.mark.parametrize("moved", [2, -1])
+def test_a_shift_moves_pixels_and_leaves_black(moved):
+    weights = augment._interpolation(8, jnp.float32(1), jnp.float32(moved), jnp.array(False))
     expected = np.eye(8, k=-moved)
     np.testing.assert_allclose(weights, expected, atol=1e-6)
 
@@ -90,6 +90,26 @@ def test_shifts_spread_evenly_up_to_their_limit_in_both_directions():
         assert 3.8 < centre.max() <= 4.001
         assert -4.001 <= centre.min() < -3.8
         assert abs(centre.std() - 4 / np.sqrt(3)) < 0.25
+
+
+def test_shifts_by_whole_pixels_are_all_as_likely():
+    spot = jnp.zeros((9, 9, 1), jnp.uint8).at[4, 4].set(255)
+    changes = {"jitter_affine": 1.0, "shift": 2 / 9, "whole_pixels": True}
+    got = np.asarray(views(jax.random.split(KEY, 500), spot, config(**STILL | PLAIN | changes)))
+    _, rows, columns = np.nonzero(got[..., 0] > 0.99)
+    for places in (rows, columns):
+        shares = np.bincount(places, minlength=9) / 500
+        assert len(places) == 500
+        assert shares[[0, 1, 7, 8]].sum() == 0
+        np.testing.assert_allclose(shares[2:7], 0.2, atol=0.06)
+
+
+def test_bgr_turns_channels_round_and_counts_from_the_middle_in_units_of_128():
+    image = jnp.array([0, 128, 255], jnp.uint8).reshape(1, 1, 3)
+    expected = [[[127 / 128, 0, -1]]]
+    np.testing.assert_allclose(augment.prepare(image, "bgr"), expected, atol=1e-6)
+    still = jax.jit(lambda x: augment.augment(KEY, x, config(**STILL), "bgr"))
+    np.testing.assert_allclose(still(image), expected, atol=1e-6)
 
 
 def test_magnifying_twice_spreads_the_middle_over_the_whole():

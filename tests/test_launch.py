@@ -26,7 +26,7 @@ from ferjax import preemption
 from ferjax.nn import resnet
 from tests import tiny
 
-resnet._NETWORKS[tiny.NETWORK] = resnet._Stages((1,), bottleneck=False)
+resnet._NETWORKS[tiny.NETWORK] = resnet.Architecture((1,))
 requested = preemption.requested
 
 calls = itertools.count()  # 0: before the stage

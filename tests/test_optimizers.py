@@ -123,3 +123,27 @@ def test_the_schedule_reaches_the_updates():
 def test_an_unknown_optimizer_is_named_with_the_known_ones():
     with pytest.raises(UserError, match="'lion' is none of adam, adamax, sgd"):
         optimizer(recipe(name="lion"), 1, 1)
+
+
+def test_the_rate_falls_by_a_power_of_what_is_left():
+    rate = learning_rate(recipe(power=1.5), 0.01, 10, 100)
+    for step in (0, 50, 99):
+        expected = 0.01 * (1 - step / 100) ** 1.5
+        np.testing.assert_allclose(rate(jnp.int32(step)), expected, rtol=1e-5)
+
+
+def test_weights_norms_and_biases_decay_at_their_own_rates():
+    one = jnp.ones(1)
+    value = {
+        "stem": {"conv": {"kernel": one, "bias": one}, "norm": {"scale": one, "bias": one}},
+        "classifier": {"kernel": one, "bias": one},
+    }
+    config = recipe(name="sgd", weight_decay=0.3, norm_decay=0.2, bias_decay=0.0)
+    found = first_update(config, jax.tree.map(jnp.zeros_like, value), value)
+    nesterov = -0.01 * 1.9
+    np.testing.assert_allclose(found["stem"]["conv"]["kernel"], nesterov * 0.3, rtol=1e-5)
+    np.testing.assert_allclose(found["stem"]["norm"]["scale"], nesterov * 0.2, rtol=1e-5)
+    np.testing.assert_allclose(found["stem"]["norm"]["bias"], nesterov * 0.2, rtol=1e-5)
+    np.testing.assert_allclose(found["stem"]["conv"]["bias"], 0.0, atol=1e-9)
+    np.testing.assert_allclose(found["classifier"]["kernel"], 10 * nesterov * 0.3, rtol=1e-5)
+    np.testing.assert_allclose(found["classifier"]["bias"], 0.0, atol=1e-9)

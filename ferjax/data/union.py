@@ -19,6 +19,7 @@ def join(parts: Mapping[str, Dataset]) -> Dataset:
 
     Args:
       parts: datasets by name, of one image shape; the classes of each are the first of another's.
+        A config gives them in the order of their names.
 
     Returns:
       A dataset whose coders are the ordered union of theirs, with -1 (nan) where a coder did not

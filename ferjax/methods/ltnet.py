@@ -124,9 +124,8 @@ def annotation_losses(
 def learnt_matrices(config: ConfigDict, state: State) -> Float[Array, "coders classes classes"]:
     """T of a state, as the next step would use it."""
     chosen = config.transition
-    raw = transition.project(
-        state.params["transition"]["matrices"], chosen.constraint, chosen.epsilon
-    )
+    raw = jnp.asarray(state.params["transition"]["matrices"])
+    raw = transition.project(raw, chosen.constraint, chosen.epsilon)
     return transition.matrices(raw, chosen.constraint)
 
 

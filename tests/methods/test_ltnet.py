@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ferjax.data import crowd
 from ferjax.errors import UserError
-from ferjax.methods import ltnet, method, supervised
+from ferjax.methods import e2e_fc, ltnet, method, supervised
 from ferjax.nn import transition
 from tests import tiny
 from tests.methods import problem
@@ -216,11 +217,78 @@ def test_it_learns_how_coders_err_and_what_the_truth_is_where_the_mixture_does_n
         ({"coder_weights": (1.0, -1.0)}, "coder_weights must not be negative"),
         ({"transitions": {"delta": -0.1}}, "transition.delta must not be negative, but is -0.1"),
         ({"transitions": {"rate": -1.0}}, "transition.rate must not be negative"),
+        ({"transitions": {"start": "magic"}}, "transition.start='magic' is none of identity"),
+        ({"transitions": {"start": "confusion"}}, "needs a stage 'network' to start from"),
+        ({"transitions": {"start": "given"}}, "for each of 2 coders, 3 rows of 3 numbers"),
+        (
+            {"transitions": {"start": "given", "matrices": (((0.5,) * 3,) * 3,) * 2}},
+            "every row must be probabilities",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(changes, message):
     with pytest.raises(UserError, match=message):
         ltnet.make(config(**changes), info())
+
+
+def test_it_may_start_from_matrices_that_are_given_or_that_em_finds():
+    given = np.stack([np.eye(3), 0.4 * np.eye(3) + 0.2])
+    made = config({"start": "given", "matrices": given.tolist()})
+    np.testing.assert_allclose(matrices_of(started(ltnet.make(made, info()))), given, atol=1e-6)
+    said = np.random.default_rng(0).integers(-1, 3, (80, 2)).astype(np.int32)
+    learner = ltnet.make(config({"start": "dawid_skene"}), problem.info(annotations=said))
+    found = crowd.dawid_skene(said, 3, start="majority", seed=0).confusions
+    np.testing.assert_allclose(matrices_of(started(learner)), found, atol=1e-6)
+
+
+def test_confusions_are_goldberger_and_ben_reuvens():
+    """p(0) = 0.8, 0.5 and labels 0, 1: row 0 is (0.8, 0.5)/1.3, row 1 (0.2, 0.5)/0.7."""
+    probs = np.array([[0.8, 0.2], [0.5, 0.5], [0.3, 0.7]])
+    found = ltnet.confusions(probs, np.array([[0], [1], [-1]], np.int32))
+    np.testing.assert_allclose(found[0], [[0.8 / 1.3, 0.5 / 1.3], [0.2 / 0.7, 0.5 / 0.7]])
+    nobody = ltnet.confusions(probs, np.full((3, 1), -1, np.int32))
+    np.testing.assert_allclose(nobody, 0.5)
+
+
+def test_a_noise_adaptation_layer_has_one_matrix_that_starts_from_the_networks_confusion():
+    chosen = {"shared": True, "constraint": "softmax", "start": "confusion"}
+    made = config(chosen, coder_weights=(0.5, 0.5))
+    made.needs.network = "baseline"
+    learner = ltnet.make(made, info())
+    state = started(learner)
+    assert matrices_of(state).shape == (1, 3, 3)
+    assert [name for name, _ in learner.heads] == ["truth", "as_everybody"]
+    probs = np.random.default_rng(0).dirichlet(np.ones(3), 80)
+    begun = learner.begin(state, lambda: {"truth": probs})
+    annotations = info().labels["annotations"]
+    both = np.repeat(probs, 2, axis=0), annotations.reshape(-1, 1)
+    expected = ltnet.confusions(*both)
+    np.testing.assert_allclose(ltnet.learnt_matrices(made, begun), expected, atol=1e-6)
+    after, metrics = jax.jit(learner.train_step)(begun, spoken())
+    assert np.isfinite(metrics["loss"])
+    assert (matrices_of(after) != matrices_of(begun)).any()
+
+
+def test_e2e_fc_is_a_softmax_layer_a_coder_on_probabilities():
+    made = config()
+    learner = e2e_fc.make(made, info())
+    state, batch = started(learner), spoken()
+    layers = state.params["layers"]
+    assert layers["kernel"].shape == (2, 3, 3)
+    _, metrics = jax.jit(learner.train_step)(state, batch)
+    images = method.augmented(made, state, batch)
+    logits, _ = method.train_logits(
+        made, info(), None, state.params["network"], state.batch_stats, images
+    )
+    probs = np.exp(problem.log_softmax(logits))
+    said = problem.log_softmax(np.einsum("bi,cij->bcj", probs, layers["kernel"]))
+    given = np.asarray(batch["annotations"])
+    each = -np.take_along_axis(said, np.maximum(given, 0)[..., None], axis=2)[..., 0]
+    expected = np.where(given >= 0, each, 0).sum() / (given >= 0).any(axis=1).sum()
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+    found = jax.jit(learner.predict)(state, batch["image"])
+    assert set(found) == {"truth", "as_anna", "as_ben"}
+    np.testing.assert_allclose(found["as_ben"].sum(axis=1), 1, rtol=1e-5)
 
 
 def test_coders_who_said_nothing_or_too_much_are_named():

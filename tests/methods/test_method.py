@@ -14,6 +14,9 @@ ANNOTATIONS = jnp.array([[0, 2], [1, -1], [-1, 2], [-1, -1]], jnp.int32)
 VOTES = jnp.array([[5, 0, 5], [7, 2, 1], [4, 3, 3], [0, 0, 0]], jnp.int32)
 
 
+INFERRED = jnp.array([[0.9, 0.1, 0], [0, 1, 0], [0.2, 0.3, 0.5], [0, 0, 0]])
+
+
 def state_at(step):
     return method.start_state((), (), ()).replace(step=jnp.int32(step))
 
@@ -23,6 +26,7 @@ def targets(label, step=0, annotations=ANNOTATIONS, index=None):
     batch = {
         "annotations": annotations,
         "votes": VOTES,
+        "inferred": INFERRED,
         "index": jnp.arange(count, dtype=jnp.int32) if index is None else index,
     }
     config = tiny.stage_config("teachers")
@@ -42,10 +46,23 @@ def test_a_coders_name_takes_that_coders_annotation():
     np.testing.assert_array_equal(labelled, [1, 0, 1, 0])
 
 
-def test_majority_takes_the_most_chosen_class_and_the_first_where_tied():
-    annotations = jnp.array([[2, 2, 1], [1, 0, -1], [-1, 2, -1], [-1, -1, -1]], jnp.int32)
+def test_majority_takes_the_most_chosen_class_and_where_tied_one_drawn_once():
+    annotations = jnp.array([[2, 2, 1], [-1, 2, -1], [-1, -1, -1]] + [[1, 0, -1]] * 200, jnp.int32)
     target, labelled = targets("majority", annotations=annotations)
-    np.testing.assert_array_equal(target, [[0, 0, 1], [1, 0, 0], [0, 0, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(target[:3], [[0, 0, 1], [0, 0, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(labelled[:4], [1, 1, 0, 1])
+    assert (target[3:, 2] == 0).all()
+    assert 0.4 < target[3:, 0].mean() < 0.6
+    np.testing.assert_array_equal(targets("majority", 7, annotations)[0], target)
+
+
+def test_soft_takes_shares_of_annotations_and_inferred_what_was_found():
+    annotations = jnp.array([[2, 2, 1], [1, 0, -1], [-1, -1, -1]], jnp.int32)
+    target, labelled = targets("soft", annotations=annotations)
+    np.testing.assert_allclose(target, [[0, 1 / 3, 2 / 3], [0.5, 0.5, 0], [0, 0, 0]], atol=1e-6)
+    np.testing.assert_array_equal(labelled, [1, 1, 0])
+    target, labelled = targets("inferred")
+    np.testing.assert_array_equal(target, INFERRED)
     np.testing.assert_array_equal(labelled, [1, 1, 1, 0])
 
 
@@ -162,6 +179,25 @@ def test_the_balanced_draw_takes_every_class_about_as_often_and_as_many_rows_eac
         assert counts[0] == 0
         assert counts[1:].min() > 150
         assert counts[1:].max() < 250
+
+
+def test_sets_of_a_union_are_drawn_from_as_weighted():
+    config = tiny.stage_config("teachers", **{"teachers.set_weights": (1.0, 3.0, 0.0)})
+    info = problem.info(annotations=np.zeros((600, 2), np.int32))
+    of_set = np.repeat(np.array([0, 1, 2], np.int32), [300, 100, 200])
+    rows = method.epoch_rows(config, info._replace(labels=info.labels | {"set": of_set}))
+    counts = np.bincount(of_set[rows(at_epoch(0))], minlength=3)
+    assert counts[2] == 0
+    assert 420 < counts[1] < 480
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, -1.0, 1.0), (0.0, 0.0, 0.0)])
+def test_weights_that_do_not_suit_the_sets_are_named(weights):
+    config = tiny.stage_config("teachers", **{"teachers.set_weights": weights})
+    info = problem.info(annotations=np.zeros((6, 2), np.int32))
+    of_set = np.array([0, 0, 1, 1, 2, 2], np.int32)
+    with pytest.raises(UserError, match="set_weights"):
+        method.epoch_rows(config, info._replace(labels=info.labels | {"set": of_set}))
 
 
 def test_the_balanced_draw_is_a_function_of_the_seed_and_the_epoch(balanced):

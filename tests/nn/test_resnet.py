@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,13 +7,14 @@ import pytest
 
 from ferjax.errors import UserError
 from ferjax.nn.batchnorm import BatchNorm
-from ferjax.nn.resnet import ResNet, resnet
+from ferjax.nn.resnet import Architecture, ResNet, resnet
 
 
 def shallow(**options):
     """Two stages of one block: compiles fast, and has a projection and both kinds of stem."""
     defaults = {"stem": "small", "stem_stride": 2, "dtype": jnp.dtype("float32"), "axis_name": None}
-    return ResNet(blocks=(1, 1), bottleneck=False, classes=3, width=4, **{**defaults, **options})
+    chosen = Architecture((1, 1), options.pop("block", "basic"))
+    return ResNet(chosen, classes=3, width=4, **{**defaults, **options})
 
 
 def sizes(module, images):
@@ -25,6 +28,42 @@ def sizes(module, images):
 )
 def test_parameter_count_is_the_published_one(name, parameters):
     assert sizes(resnet(name, 1000), jnp.ones((1, 64, 64, 3)))[0] == parameters
+
+
+def test_ltnets_network_for_cifar_has_biases_and_shortcuts_of_two_by_two():
+    """Convolutions 448 + 13,920 + 52,960 + 211,392, batch norm 1,568, classifier 650."""
+    module = resnet("resnet20_ltnet", 10, width=16, stem="small", stem_stride=1)
+    count, shapes = sizes(module, jnp.ones((1, 32, 32, 3)))
+    assert count == 280_938
+    shortcut = shapes["params"]["stage2_block1"]["shortcut"]["conv"]
+    assert shortcut["kernel"].shape == (2, 2, 16, 32)
+
+
+def test_a_linear_block_has_no_relu_after_its_sum():
+    module = shallow(block="linear")
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+
+    @jax.jit
+    def lowest():
+        variables = module.init(jax.random.key(1), images, train=False)
+        look = partial(module.apply, train=False, capture_intermediates=True)
+        _, seen = look(variables, images)
+        return seen["intermediates"]["stage2_block1"]["__call__"][0].min()
+
+    assert lowest() < 0
+
+
+def test_resnet80_has_80_convolutions_and_linear_layers_in_the_papers_widths():
+    """26 bottlenecks of three, the stem and the hidden layer; the classifier is one more."""
+    module = resnet("resnet80", 7, width=16)
+    _, shapes = sizes(module, jnp.ones((1, 224, 224, 3)))
+    params = shapes["params"]
+    blocks = [name for name in params if name.startswith("stage")]
+    assert 3 * len(blocks) + 2 == 80
+    assert params["stem"]["conv"]["kernel"].shape == (7, 7, 3, 32)
+    widths = [params[f"stage{k}_block1"]["conv3"]["conv"]["kernel"].shape[-2:] for k in range(1, 5)]
+    assert widths == [(16, 64), (32, 128), (64, 256), (96, 384)]
+    assert params["hidden"]["kernel"].shape == (384, 1024)
 
 
 def test_resnet20_has_272474_parameters():

@@ -83,6 +83,7 @@ def fake_run(workdir, with_lambda=True):
         test = rng.dirichlet(np.ones(3), 200).astype(np.float32)
         train = rng.dirichlet(np.ones(3), 100).astype(np.float32)
         np.savez(folder / "predictions.npz", test=test, train=train, train_rows=rows)
+        np.savez(folder / "learnt.npz")
     saved = {"config": json.loads(config.to_json_best_effort()), "versions": {"jax": "9.8.7"}}
     writers.write_json(workdir / "config.json", saved)
     return config
@@ -107,6 +108,7 @@ def test_page_shows_every_figure_and_every_figure_is_on_the_page(written):
     shown = re.findall(r'<img src="([^"]+)" alt="[^"]+"', text)
     assert sorted(shown) == sorted(path.name for path in folder.glob("*.png"))
     assert len(shown) == 7
+    assert "Coders and latent truth" not in text  # the method has no coders
     assert all((folder / name).read_bytes().startswith(PNG) for name in shown)
 
 

@@ -1,0 +1,134 @@
+"""Faces from folder trees, lists and ArrayRecord, damaged ones told; and the dataset of them."""
+
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
+from ml_collections import ConfigDict
+from tensorflow_datasets.proto import tf_example_pb2
+
+from ferjax.data import pipeline, sources
+from ferjax.data.datasets import folder
+from ferjax.data.record import read
+from ferjax.errors import UserError
+
+
+def picture(brightness, ending=".png"):
+    return cv2.imencode(ending, np.full((10, 12, 3), brightness, np.uint8))[1].tobytes()
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Three pictures in folders, one damaged, one of no bytes, and a text file."""
+    for name in ("happy/b.png", "happy/a.jpg", "sad/deep/c.WEBP"):
+        path = tmp_path / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(100, path.suffix.lower()))
+    (tmp_path / "tree/sad/bad.png").write_bytes(b"no picture")
+    (tmp_path / "tree/sad/empty.png").write_bytes(b"")
+    (tmp_path / "tree/sad/notes.txt").write_text("no picture")
+    return tmp_path / "tree"
+
+
+def test_a_tree_is_searched_in_the_order_of_names_and_damage_is_told(tree):
+    found = sources.find(tree, size=8, channels=1)
+    names = ["happy/a.jpg", "happy/b.png", "sad/bad.png", "sad/deep/c.WEBP", "sad/empty.png"]
+    assert list(found.names) == names
+    assert list(found.labels) == ["happy", "happy", "sad", "deep", "sad"]
+    faces, readable = read(found.pictures, np.array([4, 3, 0, 2]))
+    assert readable.tolist() == [False, True, True, False]
+    assert faces.shape == (4, 8, 8, 1)
+    np.testing.assert_allclose(faces[[1, 2]], 100, atol=1)
+    assert (faces[[0, 3]] == 0).all()
+    with pytest.raises(UserError, match=r"sad/bad\.png is not a readable picture"):
+        found.pictures[2]
+    (tree / "happy/a.jpg").unlink()
+    assert not read(found.pictures, np.array([0]))[1][0]
+
+
+def test_a_list_gives_names_beside_it_and_labels_if_asked(tree):
+    path = tree / "list.txt"
+    path.write_text("happy/b.png happy\n\nname with spaces.png   2\n")
+    (tree / "name with spaces.png").write_bytes(picture(7))
+    found = sources.find(path, size=8, channels=3, labelled=True)
+    assert list(found.names) == ["happy/b.png", "name with spaces.png"]
+    assert list(found.labels) == ["happy", "2"]
+    np.testing.assert_allclose(found.pictures[1], 7)
+    path.write_text("happy/b.png\n")
+    assert list(sources.find(path, 8, 3).names) == ["happy/b.png"]
+    with pytest.raises(UserError, match="expected '<file name> <label>' in every line"):
+        sources.find(path, 8, 3, labelled=True)
+
+
+def test_array_record_holds_pictures_or_examples(tmp_path):
+    example = tf_example_pb2.Example()
+    example.features.feature["image"].bytes_list.value.append(picture(50))
+    for name, records in {
+        "a.array_record-00000-of-00002": [picture(10), b"\x00damaged"],
+        "a.array_record-00001-of-00002": [example.SerializeToString()],
+    }.items():
+        writer = ArrayRecordWriter(str(tmp_path / name), "group_size:1")
+        for record in records:
+            writer.write(record)
+        writer.close()
+    found = sources.find(tmp_path, size=8, channels=1)
+    assert list(found.names)[2] == "a.array_record-00001-of-00002:0"
+    faces, readable = pickle.loads(pickle.dumps(found.pictures)).read([0, 1, 2])
+    assert readable.tolist() == [True, False, True]
+    assert faces[:, 0, 0, 0].tolist() == [10, 0, 50]
+    assert len(sources.find(tmp_path / "a.array_record-00001-of-00002", 8, 1).names) == 1
+
+
+def test_places_without_pictures_are_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        sources.find(tmp_path / "nowhere", 8, 1)
+    with pytest.raises(UserError, match=r"no picture \(jpg, jpeg, png, webp\) in it"):
+        sources.find(tmp_path, 8, 1)
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="neither a picture list nor ArrayRecord"):
+        sources.find(tmp_path / "list.txt", 8, 1)
+
+
+def config(**changes):
+    fields = {
+        "path": "",
+        "test_path": "",
+        "coder": "team",
+        "classes": 7,
+        "image_size": 8,
+        "channels": 1,
+    }
+    return ConfigDict(fields | changes)
+
+
+def test_the_folder_dataset_is_labelled_by_folders_unless_it_has_no_coder(tree):
+    (tree / "sad/deep").rename(tree / "fear")
+    labelled = folder.load(config(path=str(tree), test_path=str(tree)))
+    assert labelled.train.truth.tolist() == [4, 1, 1, 2, 2]
+    np.testing.assert_array_equal(labelled.train.labels["annotations"][:, 0], labelled.train.truth)
+    assert labelled.test.truth.tolist() == [4, 1, 1, 2, 2]
+    unlabelled = folder.load(config(path=str(tree), coder=""))
+    assert unlabelled.coders == ()
+    assert unlabelled.train.labels["annotations"].shape == (5, 0)
+    assert (unlabelled.train.truth == -1).all()
+    assert len(unlabelled.test.images) == 0
+    cached = pipeline.cache(unlabelled.train)
+    assert cached.images is unlabelled.train.images, "damaged pictures would be wanted"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "data.path is not set"),
+        ({"path": "TREE"}, "label 'deep' is none of neutral, happy"),
+        ({"path": "TREE", "image_size": 4}, "data.image_size must be at least 8"),
+        ({"path": "TREE", "channels": 2}, "data.channels must be 1 or 3"),
+        ({"path": "TREE", "classes": 9}, "data.classes must be 2 to 8"),
+    ],
+)
+def test_mistakes_in_the_folder_dataset_are_named(tree, changes, message):
+    changes = {k: str(tree) if v == "TREE" else v for k, v in changes.items()}
+    with pytest.raises(UserError, match=message):
+        folder.load(config(**changes))

@@ -1,0 +1,133 @@
+"""Annotation: every face once, whatever was killed, damaged or shared out between processes."""
+
+import jax.numpy as jnp
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from ferjax import annotate, preemption
+from ferjax.errors import UserError
+from ferjax.methods.method import Method, start_state
+from ferjax.writers import MetricsFile
+
+CLASSES = ("dark", "bright")
+SETTINGS = annotate.Settings(shard_size=16, batch_size=8, workers=0)
+COUNT = 37
+
+
+class Greys:
+    """Faces as bright as their row; the seventh is damaged."""
+
+    def __len__(self):
+        return COUNT
+
+    def __getitem__(self, row):
+        return np.full((4, 4, 1), row, np.uint8)
+
+    def read(self, rows):
+        faces = np.stack([self[row] for row in rows])
+        return faces, np.array(rows) != 7
+
+
+def predict(state, images):
+    """Bright from 20 on; with valence and arousal."""
+    level = images[:, 0, 0, 0].astype(jnp.float32)
+    bright = jnp.clip((level - 10) / 20, 0, 1)
+    return {"said": jnp.stack([1 - bright, bright], axis=1), "va": jnp.stack([level, -level], 1)}
+
+
+METHOD = Method(
+    init=lambda key, inputs: start_state({}, {}, ()),
+    train_step=lambda state, batch, axis_name=None: (state, {}),
+    heads=(("said", "class"), ("va", "va")),
+    predict=predict,
+    rows=lambda state: np.arange(COUNT, dtype=np.int32),
+)
+
+
+def label(folder, rows=None, settings=SETTINGS):
+    rows = np.arange(COUNT, dtype=np.int32) if rows is None else rows
+    faces = annotate.Faces(Greys(), [f"{row}.png" for row in range(COUNT)], rows)
+    state = start_state({}, {}, ())
+    metrics = MetricsFile(folder.parent / "metrics.jsonl")
+    annotate.annotate(METHOD, state, CLASSES, faces, folder, settings, metrics, "annotate")
+    return faces
+
+
+def test_every_readable_face_is_labelled_once_and_the_others_listed(tmp_path):
+    faces = label(tmp_path / "labels")
+    table = annotate.read(tmp_path / "labels")
+    index = table["index"].to_numpy()
+    assert index.tolist() == [row for row in range(COUNT) if row != 7]
+    assert table["file"].to_pylist() == [f"{row}.png" for row in index]
+    np.testing.assert_allclose(table["p_bright"], np.clip((index - 10) / 20, 0, 1), atol=1e-6)
+    assert table["label"].to_pylist() == [CLASSES[int(row > 20)] for row in index]
+    np.testing.assert_allclose(table["valence"], index)
+    np.testing.assert_allclose(table["arousal"], -index)
+    skipped = (tmp_path / "labels" / "skipped.csv").read_text()
+    assert skipped == 'index,file\n7,"7.png"\n'
+    places = annotate.labels(tmp_path / "labels", CLASSES, COUNT)
+    np.testing.assert_array_equal(places, [-1 if r == 7 else int(r > 20) for r in range(COUNT)])
+    result = annotate.summarise(tmp_path / "labels", CLASSES, faces, tmp_path)
+    assert (result["faces"], result["skipped"]) == (COUNT, 1)
+    assert result["labels"] == {"dark": 20, "bright": 16}
+
+
+def test_chosen_rows_keep_their_numbers(tmp_path):
+    rows = np.array([30, 2, 9], np.int32)
+    label(tmp_path / "labels", rows)
+    table = annotate.read(tmp_path / "labels")
+    assert table["index"].to_pylist() == [30, 2, 9]
+    assert annotate.labels(tmp_path / "labels", CLASSES, COUNT)[[30, 2, 9]].tolist() == [1, 0, 0]
+
+
+def test_a_killed_run_labels_only_what_is_missing(tmp_path):
+    folder = tmp_path / "labels"
+    label(folder)
+    parts = sorted(folder.glob("*.parquet"))
+    assert [pq.read_metadata(part).num_rows for part in parts] == [15, 16, 5]
+    whole = annotate.read(folder)
+    times = [part.stat().st_mtime_ns for part in parts]
+    parts[1].unlink()
+    (folder / "part-00001-of-00003.parquet.tmp").write_bytes(b"half")
+    with pytest.raises(UserError, match="holds 2 parts and not all"):
+        annotate.read(folder)
+    label(folder)
+    assert annotate.read(folder).equals(whole)
+    assert [parts[k].stat().st_mtime_ns for k in (0, 2)] == [times[0], times[2]]
+    assert sorted(folder.iterdir()) == [*parts, folder / "skipped.csv"]
+
+
+def test_a_run_that_is_told_to_stop_ends_after_the_shard(tmp_path, monkeypatch):
+    monkeypatch.setattr(preemption, "requested", lambda: True)
+    with pytest.raises(preemption.Preempted, match="labelled shard 1 of 3"):
+        label(tmp_path / "labels")
+    assert len(list((tmp_path / "labels").glob("*.parquet"))) == 1
+    monkeypatch.undo()
+    label(tmp_path / "labels")
+    assert len(annotate.read(tmp_path / "labels")) == COUNT - 1
+
+
+def test_two_processes_share_the_shards_out(tmp_path, monkeypatch):
+    """The second process alone, then the first, which finds its own missing and lists the rest."""
+    monkeypatch.setattr(annotate.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(annotate.parallel, "barrier", lambda name: None)
+    folder = tmp_path / "labels"
+    for process, parts in ((1, ["00001"]), (0, ["00000", "00001", "00002"])):
+        monkeypatch.setattr(annotate.jax, "process_index", lambda p=process: p)
+        label(folder)
+        assert [path.name[5:10] for path in sorted(folder.glob("*.parquet"))] == parts
+    assert len(annotate.read(folder)) == COUNT - 1
+    assert (folder / "skipped.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ((16, 12, 0), "batch_size 12 does not divide by this process's 8 devices"),
+        ((20, 8, 0), "shard_size 20 is no multiple of batch_size 8"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_named(tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        label(tmp_path / "labels", settings=annotate.Settings(*settings))

@@ -1,0 +1,163 @@
+"""IPA2LT from datasets to LTNet; what its model then says of other faces; and mistakes."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from configs import annotate as annotate_config
+from configs import evaluate as evaluate_config
+from configs import ipa2lt as ipa2lt_config
+from ferjax import annotate, ipa2lt, main, trained
+from ferjax.data import synthetic
+from ferjax.errors import UserError
+from tests import tiny
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny_network():
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.use_tiny_network(patch)
+        yield
+
+
+def small(**changes):
+    """Sets of 32, 16 and 32 faces, the second not annotated; every stage one step."""
+    config = ipa2lt_config.get_config()
+    for name, part in config.data.sets.items():
+        part.train_size, part.image_size = (16 if name == "unlabelled" else 32), 24
+        part.test_size = 0 if name == "unlabelled" else 8
+    config.model.name, config.model.width = tiny.NETWORK, 4
+    config.loop.eval_batch_size = config.ltnet.batch_size = 16
+    config.ltnet.steps = 1
+    config.annotate.shard_size = config.annotate.batch_size = 16
+    config.update_from_flattened_dict(changes)
+    return config.copy_and_resolve_references()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ipa2lt")
+    assert main.execute(small(), folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """Twenty drawn faces in folders named as their classes."""
+    root = tmp_path_factory.mktemp("faces")
+    truth = synthetic.truths(3, np.arange(20))
+    for row, face in enumerate(synthetic.SyntheticFaces(3, 20, 24)):
+        place = root / synthetic.EXPRESSIONS[truth[row]] / f"{row}.png"
+        place.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(place), face[..., ::-1])
+    return root
+
+
+def test_machines_annotate_what_they_did_not_learn_from_and_ltnet_learns_from_all(finished):
+    result = json.loads((finished / "result.json").read_text())
+    assert result["headline"] == "ltnet/truth"
+    assert {"machine_east", "machine_west", "union"} < set(result["comparators"])
+    assert "ltnet/as_machine_east" in result["comparators"]
+    for machine, others in (("east", range(32, 80)), ("west", range(48))):
+        table = annotate.read(finished / "stages" / f"annotate_{machine}" / "labels")
+        assert table["index"].to_pylist() == list(others)
+    learnt = np.load(finished / "stages" / "ltnet" / "learnt.npz")
+    coders = ["east", "west", "machine_east", "machine_west"]
+    assert learnt["coders"].tolist() == coders
+    rows = np.load(finished / "stages" / "ltnet" / "predictions.npz")["train_rows"]
+    assert rows.tolist() == list(range(80)), "faces that nobody annotated, too"
+    figures = {"agreement.png", "agreement_cases.png", "transitions.png", "latent_truth.png"}
+    assert figures <= {path.name for path in (finished / "report").iterdir()}
+
+
+def test_a_finished_run_is_not_run_again(finished, capsys):
+    times = {path: path.stat().st_mtime_ns for path in finished.glob("stages/*/done.json")}
+    assert len(times) == 6
+    assert main.execute(small(), finished) == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_its_model_labels_other_faces(finished, faces, tmp_path):
+    config = annotate_config.get_config()
+    config.trained, config.path = str(finished), str(faces)
+    config.annotate.shard_size = config.annotate.batch_size = 8
+    assert main.execute(config, tmp_path) == 0
+    table = annotate.read(tmp_path / "labels")
+    assert len(table) == 20
+    model = trained.load(finished)
+    assert (model.name, model.image_shape) == ("ltnet", (24, 24, 3))
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert sum(result["labels"].values()) == 20
+    assert (tmp_path / "report" / "labelled.png").exists()
+
+
+def test_its_stages_are_measured_on_other_test_sets(finished, faces, tmp_path, capsys):
+    config = evaluate_config.get_config()
+    config.trained, config.stage, config.batch_size = str(finished), "machine_west", 8
+    config.groups.wild = (("some", str(faces)), ("again", str(faces)))
+    config.groups.posed = (("happy ones", str(tmp_path / "list.txt")),)
+    happy = [f"{path} happy" for path in faces.glob("happy/*.png")]
+    (tmp_path / "list.txt").write_text("\n".join(happy))
+    assert main.execute(config, tmp_path / "run") == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    some, again = (result["sets"]["wild"][name]["accuracy"] for name in ("some", "again"))
+    assert some == again == result["means"]["wild"]
+    posed = result["sets"]["posed"]["happy ones"]
+    assert posed["faces"] == len(happy)
+    np.testing.assert_allclose(result["means"]["overall"], (2 * some + posed["accuracy"]) / 3)
+    assert "mean, overall" in capsys.readouterr().out
+    assert (tmp_path / "run" / "report" / "confusions.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ltnet.coder_weights": (1.0,)}, "coder_weights: 1 for the 4 coders east, west, machine"),
+        ({"annotate.shard_size": 20}, "shard_size 20 is no multiple of batch_size 16"),
+        ({"data.sets.west.coders": ()}, "1 of data.sets are annotated; at least two must be"),
+        ({"data.sets.west.image_size": 28}, "faces of unlabelled are 24×24×3, those of west 28×"),
+        ({"data.sets.west.coders": ("machine_east",)}, "a coder must not be named 'machine_east'"),
+        ({"union.sets": ("north",)}, "sets: no dataset 'north', there are east, unlabelled, west"),
+        ({"union.set_weights": (1.0,)}, "set_weights: 1 numbers, but one is needed for each"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_is_trained(tmp_path, capsys, changes, words):
+    if "data.sets.west.coders" in changes:
+        changes["data.sets.west.confusions"] = ()
+    assert main.execute(small(**changes), tmp_path / "run") == 1
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "words"),
+    [
+        (annotate_config, {}, "trained is not set"),
+        (annotate_config, {"trained": "RUN"}, "path is not set"),
+        (annotate_config, {"trained": "RUN", "path": "EMPTY"}, "no picture (jpg, jpeg, png, webp)"),
+        (annotate_config, {"trained": "EMPTY", "path": "EMPTY"}, "holds no run"),
+        (annotate_config, {"trained": "RUN", "path": "EMPTY", "stage": "x"}, "no finished stage"),
+        (evaluate_config, {"trained": "RUN"}, "groups: no test set"),
+        (evaluate_config, {"trained": "RUN", "batch_size": 12}, "does not divide by 8 devices"),
+    ],
+)
+def test_mistakes_with_a_trained_model_are_one_line(
+    finished, faces, tmp_path, capsys, config, changes, words
+):
+    made = config.get_config()
+    places = {"RUN": str(finished), "EMPTY": str(tmp_path)}
+    made.update({name: places.get(value, value) for name, value in changes.items()})
+    if config is annotate_config:
+        made.annotate.batch_size = made.annotate.shard_size = 8
+    elif "batch_size" in changes:
+        made.groups.wild = (("some", str(faces)),)
+    assert main.execute(made, tmp_path / "run") == 1
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_dataset_that_is_no_union_is_refused():
+    with pytest.raises(UserError, match=r"data\.name must be 'union'"):
+        ipa2lt.annotated_sets(tiny.dataset())
