@@ -17,6 +17,7 @@ def base(dataset: str) -> ConfigDict:
         "ferplus_small": _ferplus_small,
         "cifar10": _cifar10,
         "cifar10_small": _cifar10_small,
+        "faces": _faces,
     }
     if dataset not in known:
         raise UserError(f"unknown dataset {dataset!r}; there are {', '.join(known)}")
@@ -46,9 +47,9 @@ def set_data(config: ConfigDict, data: ConfigDict) -> None:
 def recipe(method: str, dataset: str) -> ConfigDict:
     """One stage of training: how long and with which optimiser, as CCT trains its networks.
 
-    CIFAR-10 is learnt as LTNet's authors do. The synthetic faces have a hasty one that shows in
-    minutes what the paper's shows in hours: a network has to fit the faces and begin to learn wrong
-    labels by heart in a few hundred steps.
+    CIFAR-10 and `faces` are learnt as LTNet's authors do. The synthetic faces have a hasty one that
+    shows in minutes what the paper's shows in hours: a network has to fit the faces and begin to
+    learn wrong labels by heart in a few hundred steps.
     """
     config = ConfigDict()
     config.method = method
@@ -95,6 +96,15 @@ def recipe(method: str, dataset: str) -> ConfigDict:
         config.optimizer.bias_decay = 0.0
         config.optimizer.epoch_decay = 1.0
         config.optimizer.power = 1.5
+    if dataset == "faces":
+        config.steps = 300_000
+        config.batch_size = 4 * 64
+        config.optimizer.name = "sgd"
+        config.optimizer.learning_rate = 1e-5
+        config.optimizer.classifier_rate = 1e-5
+        config.optimizer.weight_decay = 5e-4
+        config.optimizer.epoch_decay = 1.0
+        config.optimizer.power = 0.5
     return config
 
 
@@ -123,6 +133,19 @@ def synthetic(start: int = 0, train_size: int = 4000, test_size: int = 1000) -> 
     config.ambiguity = 0.25  # 0: every face clear, 1: neighbours look alike
     config.coders = ("synthetic",)
     config.confusions = ()  # a matrix for each coder; (): always right
+    return config
+
+
+def folder() -> ConfigDict:
+    """Faces from a folder tree, a list or ArrayRecord, see `ferjax.data.datasets.folder`."""
+    config = ConfigDict()
+    config.name = "folder"
+    config.path = ""
+    config.test_path = ""
+    config.coder = ""  # who gave the labels; '': nobody labelled them
+    config.classes = 7
+    config.image_size = 224
+    config.channels = 3
     return config
 
 
@@ -258,3 +281,20 @@ def _cifar10_small(config: ConfigDict) -> None:
     """10,000 of its pictures: for CPUs."""
     _cifar10(config)
     config.data.subset = 10_000
+
+
+def _faces(config: ConfigDict) -> None:
+    """Aligned faces of one's own, labelled or not, for the face network of LTNet's authors."""
+    sets = {}
+    for name in ("affectnet", "raf_db", "unlabelled"):
+        sets[name] = folder()
+        sets[name].coder = "" if name == "unlabelled" else name
+    config.data = union(sets)
+    config.data.in_memory = False
+    config.data.image_size = 224
+    for each in sets:
+        config.data.sets[each].image_size = config.data.get_oneway_ref("image_size")
+    config.model = _model("resnet80", width=16, stem="imagenet", stem_stride=2)
+    config.loop.log_steps = 100
+    config.loop.eval_steps = config.loop.save_steps = 10_000
+    config.noise.kind = "none"

@@ -2,8 +2,8 @@
 
     python -m ferjax.main --config=configs/ipa2lt.py --workdir=runs/ipa2lt
     python -m ferjax.main --config=configs/ipa2lt.py:faces --workdir=DIR \
-        --config.data.sets.raf_db.path=LIST --config.data.sets.affectnet.path=LIST \
-        --config.data.sets.unlabelled.path=FOLDER
+        --config.data.sets.raf_db.path=LIST --config.data.sets.raf_db.test_path=LIST \
+        --config.data.sets.affectnet.path=LIST --config.data.sets.unlabelled.path=FOLDER
 
 On built-in faces: two datasets whose teams err in opposed ways, and faces that nobody annotated; a
 few minutes on two CPU cores. `faces` is the paper's recipe: an 80-layer network on aligned faces of
@@ -39,4 +39,6 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
         sets = ltnet_config.two_teams() | {"unlabelled": unlabelled}
         datasets.set_data(config, datasets.union(sets))
         config.ltnet.coder_weights = (1.0, 1.0, 0.5, 0.5)  # the teams, the machines
+    if dataset == "faces":
+        config.ltnet.coder_weights = (3.0, 3.0, 0.5, 0.1)  # likewise, sets in the order of names
     return config

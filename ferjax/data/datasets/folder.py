@@ -38,13 +38,12 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     size, channels, classes = config.image_size, config.channels, config.classes
     train = test = _no_faces(size, channels, len(coders))
     if config.path and coders:
-        found = sources.find(Path(config.path), size, channels, labelled=True)
-        train = _split(found, _classes(found.labels, found.names, classes), coders=1)
+        train = labelled(Path(config.path), size, channels, classes, len(coders))
     elif config.path:
         found = sources.find(Path(config.path), size, channels)
         train = _split(found, np.full(len(found.names), UNKNOWN, np.int32), coders=0)
     if config.test_path:
-        test = labelled(Path(config.test_path), size, channels, classes)
+        test = labelled(Path(config.test_path), size, channels, classes, len(coders))
     return Dataset(
         classes=CLASSES[:classes],
         coders=coders,
@@ -55,14 +54,14 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     )
 
 
-def labelled(path: Path, size: int, channels: int, classes: int) -> Split:
-    """The pictures at a place whose truth is known, that nobody annotated; see `sources.find`.
+def labelled(path: Path, size: int, channels: int, classes: int, coders: int = 0) -> Split:
+    """The pictures at a place whose truth is known, and given by each coder; see `sources.find`.
 
     Raises:
       UserError: for a place without pictures, or a label that is no class.
     """
     found = sources.find(path, size, channels, labelled=True)
-    return _split(found, _classes(found.labels, found.names, classes), coders=0)
+    return _split(found, _classes(found.labels, found.names, classes), coders)
 
 
 def _split(found: sources.Source, truth: Int32[np.ndarray, " rows"], coders: int) -> Split:
