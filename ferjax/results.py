@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int32
 from ml_collections import ConfigDict
 
+from ferjax.data.record import UNKNOWN
 from ferjax.errors import UserError
 from ferjax.writers import MetricsFile
 
@@ -46,6 +49,23 @@ def summarise(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "images_per_second": headline["images_per_second"],
         **cost(stages, workdir),
     }
+
+
+def latent_truth(
+    names: Sequence[str], workdir: Path, truth: Int32[np.ndarray, " faces"]
+) -> dict[str, float]:
+    """Share of the training faces whose known truth each stage's main head names, in [0, 1].
+
+    Of those that the stage predicted when it ended; stages without any of known truth are left out.
+    """
+    shares = {}
+    for name in names:
+        predictions = np.load(workdir / "stages" / name / "predictions.npz")
+        known = truth[predictions["train_rows"]]
+        right = predictions["train"].argmax(axis=1) == known
+        if (known != UNKNOWN).any():
+            shares[name] = float(right[known != UNKNOWN].mean())
+    return shares
 
 
 def cost(stages: dict[str, Any], workdir: Path) -> dict[str, float]:

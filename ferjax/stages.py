@@ -96,6 +96,7 @@ def _train(config: ConfigDict, folder: Path) -> Plan:
 def _write_training(config: ConfigDict, folder: Path, dataset: Dataset) -> None:
     """Result, report and table of the stages that `config.stages` names."""
     result = results.summarise(config, folder)
+    result["latent_truth"] = results.latent_truth(config.stages, folder, dataset.train.truth)
     writers.write_json(folder / "result.json", result)
     training_report.write(config, folder, dataset, result)
     print(results.format_table(result))

@@ -4,7 +4,8 @@ python tests/benchmarks/over_seeds.py runs/ferplus-0 runs/ferplus-1 runs/ferplus
 
 Prints a table in per cent, and one line of JSON: {"runs", "rows": {name: {"runs", "last": [mean,
 deviation], "oracle_best": [mean, deviation], "drop": [mean, deviation]}}}, where drop is the
-oracle's best epoch less the last one: what memorising cost. Deviations are of the sample (n − 1).
+oracle's best epoch less the last one: what memorising cost; and "latent_truth": {stage: [mean,
+deviation]}, the share of training faces whose known truth it names. Deviations are of the sample (n − 1).
 Runs may have different stages: a row is of those that have it.
 """
 
@@ -29,13 +30,19 @@ def main(folders: Sequence[str]) -> None:
     configs = [_without_seeds(config) for config in configs]
     if len(set(seeds)) < len(seeds) or any(config != configs[0] for config in configs):
         sys.exit("these runs differ in more than the seed, or not in the seed")
-    rows = summarise([json.loads((Path(x) / "result.json").read_text()) for x in folders])
+    found = [json.loads((Path(x) / "result.json").read_text()) for x in folders]
+    rows = summarise(found)
     print(f"{'test accuracy, %':<20} runs {'last':>13} {'oracle best':>13} {'drop':>13}")
     for name, row in rows.items():
         pairs = (row[field] for field in ("last", "oracle_best", "drop"))
         cells = (f"{mean:6.2f} ± {deviation:4.2f}" for mean, deviation in pairs)
         print(f"{name:<20} {row['runs']:>4} {'  '.join(cells)}")
-    print(json.dumps({"runs": len(folders), "rows": rows}))
+    latent = [result["latent_truth"] for result in found]
+    shares = {
+        name: _spread([x[name] for x in latent if name in x])
+        for name in dict.fromkeys(name for x in latent for name in x)
+    }
+    print(json.dumps({"runs": len(folders), "rows": rows, "latent_truth": shares}))
 
 
 def summarise(found: Sequence[dict]) -> dict[str, dict[str, Any]]:
