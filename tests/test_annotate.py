@@ -1,11 +1,16 @@
 """Annotation: every face once, whatever was killed, damaged or shared out between processes."""
 
+import itertools
+
+import cv2
 import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from ferjax import annotate, preemption
+from ferjax.data import sources, synthetic
 from ferjax.errors import UserError
 from ferjax.methods.method import Method, start_state
 from ferjax.writers import MetricsFile
@@ -96,6 +101,41 @@ def test_a_killed_run_labels_only_what_is_missing(tmp_path):
     assert annotate.read(folder).equals(whole)
     assert [parts[k].stat().st_mtime_ns for k in (0, 2)] == [times[0], times[2]]
     assert sorted(folder.iterdir()) == [*parts, folder / "skipped.csv"]
+
+
+def test_of_two_thousand_faces_in_array_record_a_broken_off_run_loses_none(tmp_path, monkeypatch):
+    drawn = synthetic.SyntheticFaces(0, 2000, 24)
+    for half in range(2):
+        name = f"faces.array_record-{half:05d}-of-00002"
+        writer = ArrayRecordWriter(str(tmp_path / name), "group_size:1")
+        for row in range(1000 * half, 1000 * (half + 1)):
+            writer.write(cv2.imencode(".jpg", drawn[row])[1].tobytes())
+        writer.close()
+    source = sources.find(tmp_path, size=24, channels=1)
+    rows = np.arange(2000, dtype=np.int32)
+    faces = annotate.Faces(source.pictures, source.names, rows)
+    metrics, folder = MetricsFile(tmp_path / "metrics.jsonl"), tmp_path / "labels"
+    settings = annotate.Settings(shard_size=256, batch_size=64, workers=0)
+
+    def go() -> None:
+        state = start_state({}, {}, ())
+        annotate.annotate(METHOD, state, CLASSES, faces, folder, settings, metrics, "annotate")
+
+    write, calls = pq.write_table, itertools.count()
+
+    def write_and_break_off(table, path):
+        write(table, path)
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(annotate.pq, "write_table", write_and_break_off)
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    assert len(list(folder.iterdir())) == 3
+    monkeypatch.undo()
+    go()
+    assert annotate.read(folder)["index"].to_pylist() == list(range(2000))
+    assert [line["step"] for line in metrics.read()] == list(range(1, 9))
 
 
 def test_a_run_that_is_told_to_stop_ends_after_the_shard(tmp_path, monkeypatch):

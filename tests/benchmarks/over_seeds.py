@@ -5,8 +5,8 @@ python tests/benchmarks/over_seeds.py runs/ferplus-0 runs/ferplus-1 runs/ferplus
 Prints a table in per cent, and one line of JSON: {"runs", "rows": {name: {"runs", "last": [mean,
 deviation], "oracle_best": [mean, deviation], "drop": [mean, deviation]}}}, where drop is the
 oracle's best epoch less the last one: what memorising cost; and "latent_truth": {stage: [mean,
-deviation]}, the share of training faces whose known truth it names. Deviations are of the sample (n − 1).
-Runs may have different stages: a row is of those that have it.
+deviation]}, the share of training faces whose known truth it names. Deviations are of the sample
+(n − 1). Runs may have different stages: a row is of those that have it.
 """
 
 import json
