@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from jaxtyping import Bool, UInt8
 
-from ferjax.data.datasets import prepared
+from ferjax.data import prepared
 from ferjax.data.record import ImageSource, Names
 from ferjax.errors import UserError
 

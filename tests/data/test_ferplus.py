@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from configs import supervised
-from ferjax.data.datasets import ferplus, prepared
+from ferjax.data import prepared
+from ferjax.data.datasets import ferplus
 from ferjax.data.datasets.ferplus import dataset, files
 from ferjax.data.record import CLASSES
 from ferjax.errors import UserError

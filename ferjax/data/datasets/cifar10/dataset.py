@@ -6,7 +6,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Int32
 
-from ferjax.data.datasets import prepared
+from ferjax.data import prepared
 from ferjax.data.datasets.cifar10 import files
 from ferjax.data.datasets.cifar10.cifar10_dataset_builder import Builder
 from ferjax.data.record import UNKNOWN, Dataset, Split

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ferjax.data.datasets import prepared
+from ferjax.data import prepared
 from ferjax.errors import UserError
 
 CLASSES = (

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Int32
 
-from ferjax.data.datasets import prepared
+from ferjax.data import prepared
 from ferjax.data.datasets.ferplus import files
 from ferjax.data.datasets.ferplus.ferplus_dataset_builder import SKIPPED, Builder
 from ferjax.data.record import CLASSES, UNKNOWN, Dataset, Split

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from ferjax.data.datasets import prepared
+from ferjax.data import prepared
 from ferjax.data.record import CLASSES, UNKNOWN
 from ferjax.errors import UserError
 
