@@ -134,13 +134,13 @@ class ResNet(nn.Module):
         x = nn.relu(conv(self.width * chosen.stem, size, stride, name="stem")(x))
         if self.stem == "imagenet":
             x = max_pool(x, size=3, stride=2, padding=1)
-        block = {"basic": _BasicBlock, "bottleneck": _Bottleneck, "linear": _LinearBlock}
+        block = _Bottleneck if chosen.block == "bottleneck" else partial(_BasicBlock, linear=linear)
         for stage, count in enumerate(chosen.blocks):
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
                 width = self.width * chosen.widths[stage]
                 name = f"stage{stage + 1}_block{index + 1}"
-                x = block[chosen.block](width, stride, conv, name=name)(x)
+                x = block(width, stride, conv, name=name)(x)
         dtype = np.promote_types(self.dtype, jnp.float32)
         features = x.astype(dtype).mean(axis=(1, 2))
         if chosen.hidden:
@@ -152,28 +152,16 @@ class _BasicBlock(nn.Module):
     features: int
     stride: int
     conv: partial["_ConvNorm"]
+    linear: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         y = nn.relu(self.conv(self.features, 3, self.stride, name="conv1")(x))
         y = self.conv(self.features, 3, name="conv2")(y)
         if x.shape != y.shape:
-            x = self.conv(self.features, 1, self.stride, name="shortcut")(x)
-        return nn.relu(x + y)
-
-
-class _LinearBlock(nn.Module):
-    features: int
-    stride: int
-    conv: partial["_ConvNorm"]
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        y = nn.relu(self.conv(self.features, 3, self.stride, name="conv1")(x))
-        y = self.conv(self.features, 3, name="conv2")(y)
-        if x.shape != y.shape:
-            x = self.conv(self.features, 2, self.stride, padding=0, name="shortcut")(x)
-        return x + y
+            size = 2 if self.linear else 1
+            x = self.conv(self.features, size, self.stride, padding=0, name="shortcut")(x)
+        return x + y if self.linear else nn.relu(x + y)
 
 
 class _Bottleneck(nn.Module):
