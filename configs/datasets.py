@@ -17,6 +17,8 @@ def base(dataset: str) -> ConfigDict:
         "ferplus_small": _ferplus_small,
         "cifar10": _cifar10,
         "cifar10_small": _cifar10_small,
+        "cifar10n": _cifar10n,
+        "cifar10n_small": _cifar10n_small,
         "faces": _faces,
     }
     if dataset not in known:
@@ -86,7 +88,7 @@ def recipe(method: str, dataset: str) -> ConfigDict:
     if dataset == "ferplus_small":
         config.batch_size = 64  # with 256 the steps are too few to learn wrong labels by heart
     if dataset.startswith("cifar10"):
-        config.steps = 50_000 if dataset == "cifar10" else 2_500
+        config.steps = 2_500 if dataset.endswith("_small") else 50_000
         config.batch_size = 128
         config.optimizer.name = "sgd"
         config.optimizer.learning_rate = 1e-2
@@ -280,6 +282,19 @@ def _cifar10(config: ConfigDict) -> None:
 def _cifar10_small(config: ConfigDict) -> None:
     """10,000 of its pictures: for CPUs."""
     _cifar10(config)
+    config.data.subset = 10_000
+
+
+def _cifar10n(config: ConfigDict) -> None:
+    """CIFAR-10 with the labels of three people, CIFAR-10N."""
+    _cifar10(config)
+    config.data.lists = ("cifar10n.csv",)
+    config.data.coders = ("random1", "random2", "random3", "clean")
+
+
+def _cifar10n_small(config: ConfigDict) -> None:
+    """10,000 of its pictures: for CPUs."""
+    _cifar10n(config)
     config.data.subset = 10_000
 
 

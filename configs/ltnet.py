@@ -6,9 +6,8 @@
 On built-in faces: two datasets, each annotated by its own coders, who err in opposed ways; minutes
 on two CPU cores. On CIFAR-10: the paper's Table 1, with controls; as `cifar10_small` 10,000
 pictures and 2,500 steps. On FERPlus: FER2013's own labels and a fifth of FERPlus's, `:ferplus` or
-`:ferplus_small` with `--config.data.dir=FOLDER`. People's labels of CIFAR-10 (CIFAR-10N):
-`--config.data.lists="('cifar10n.csv',)" --config.data.coders="('random1', 'random2', 'random3')"
---config.stages="('mixture', 'majority', 'ltnet')"`.
+`:ferplus_small` with `--config.data.dir=FOLDER`. People's labels of CIFAR-10: `:cifar10n`,
+`:cifar10n_small`.
 """
 
 from ml_collections import ConfigDict

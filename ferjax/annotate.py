@@ -4,6 +4,7 @@ Every process labels the shards whose number leaves its own as rest, on its own 
 file appears when it is complete, and a run that was killed goes on at the first that is missing.
 """
 
+import csv
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -59,6 +60,8 @@ class Settings(NamedTuple):
             raise UserError(
                 f"batch_size {self.batch_size} does not divide by this process's {devices} devices"
             )
+        if self.workers < 0:
+            raise UserError(f"workers must be at least 0, not {self.workers}")
         if self.shard_size < 1 or self.shard_size % self.batch_size:
             raise UserError(
                 f"shard_size {self.shard_size} is no multiple of batch_size {self.batch_size}"
@@ -138,7 +141,7 @@ def labels(folder: Path, classes: Sequence[str], count: int) -> Int32[np.ndarray
 
 
 def summarise(folder: Path, classes: Sequence[str], faces: Faces, workdir: Path) -> dict[str, Any]:
-    """The contents of `result.json`."""
+    """The contents of `result.json`; times are those of the first process."""
     counts = np.bincount(
         labels(folder, classes, len(faces.names))[faces.rows] + 1, minlength=len(classes) + 1
     )
@@ -148,7 +151,7 @@ def summarise(folder: Path, classes: Sequence[str], faces: Faces, workdir: Path)
         "faces": len(faces.rows),
         "skipped": int(counts[0]),
         "labels": {name: int(counts[k + 1]) for k, name in enumerate(classes)},
-        "images_per_second": sum(line["faces"] for line in lines) / seconds,
+        "images_per_second": sum(line["faces"] for line in lines) / seconds if lines else None,
         "wall_seconds": seconds,
     }
 
@@ -184,7 +187,7 @@ def _tables(
     for shard, mine in zip(shards, padded, strict=True):
         found = [next(outputs) for _ in range(len(mine) // batch_size)]
         index = np.concatenate([rows for rows, _ in found])
-        heads = {name: np.concatenate([x[name] for _, x in found]) for name, _ in method.heads}
+        heads = {name: np.concatenate([x[name] for _, x in found]) for name in found[0][1]}
         yield shard, _table(method, heads, index, faces.names, classes)
 
 
@@ -197,7 +200,13 @@ def _outputs(
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Rows and predictions of each batch's readable faces, a batch behind the devices."""
     devices = parallel.find_devices("jit", jax.local_devices())
-    predict: Callable = parallel.compile_predict(devices, method.predict)
+    heads = (method.heads[0][0], *(name for name, kind in method.heads if kind == "va"))
+
+    def wanted(state: State, images: jax.Array) -> dict[str, jax.Array]:
+        found = method.predict(state, images)
+        return {head: found[head] for head in heads}
+
+    predict: Callable = parallel.compile_predict(devices, wanted)
     state = parallel.replicate(devices, state)
     running: Any = None
     with prediction_batches(
@@ -240,5 +249,6 @@ def _table(
 def _write_skipped(faces: Faces, parts: Sequence[Path], folder: Path) -> None:
     labelled = [pq.read_table(part, columns=["index"])["index"].to_numpy() for part in parts]
     skipped = np.setdiff1d(faces.rows, np.concatenate(labelled))
-    lines = ["index,file", *(f'{row},"{faces.names[row]}"' for row in skipped.tolist())]
-    writers.write_text(folder / SKIPPED, "\n".join(lines) + "\n")
+    with writers.replacing(folder / SKIPPED) as temporary, temporary.open("w", newline="") as file:
+        rows = ((row, faces.names[row]) for row in skipped.tolist())
+        csv.writer(file, lineterminator="\n").writerows([("index", "file"), *rows])

@@ -26,12 +26,12 @@ class Checkpoints:
     """The checkpoints in one folder, the newest `keep` of them.
 
     Every process holds the whole state: process 0 alone writes and deletes, all read. Make, restore
-    and close them on all processes.
+    and close them on all processes. With `read_only` none does, and the folder must be there.
     """
 
-    def __init__(self, folder: Path, keep: int):
+    def __init__(self, folder: Path, keep: int, *, read_only: bool = False):
         self._folder = folder
-        self._writes = jax.process_index() == 0
+        self._writes = jax.process_index() == 0 and not read_only
         if self._writes:
             folder.mkdir(parents=True, exist_ok=True)
         parallel.barrier("folder of checkpoints")
@@ -88,7 +88,7 @@ class Checkpoints:
         Raises:
           UserError: if what was saved has other arrays than the template, or none can be read.
         """
-        newest = self._newest_readable() if self._writes else None
+        newest = self._newest_readable() if jax.process_index() == 0 else None
         step = parallel.of_first_process(newest[0] if newest else -1)
         if step < 0:
             return None
@@ -118,7 +118,7 @@ class Checkpoints:
             self._manager.close()
 
     def _newest_readable(self) -> tuple[int, Leaves] | None:
-        """The newest step that can be read; newer ones are deleted, so as to be written again."""
+        """The newest step that can be read; newer ones are deleted, unless read only."""
         unreadable: dict[int, Exception] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -128,8 +128,9 @@ class Checkpoints:
                 continue
             for damaged, reason in unreadable.items():
                 where = self._folder / str(damaged)
-                logging.warning("checkpoint %s is damaged, deleted: %s", where, reason)
-                self._manager.delete(damaged)
+                logging.warning("checkpoint %s is damaged: %s", where, reason)
+                if self._writes:
+                    self._manager.delete(damaged)
             return step, leaves
         if unreadable:
             raise UserError(

@@ -25,13 +25,14 @@ def read(config: ConfigDict, model: Trained) -> dict[str, dict[str, Split]]:
     """The test sets of each group.
 
     Raises:
-      UserError: if there is none, or for a mistake in one; see `folder.labelled`.
+      UserError: if there is none, for a mistake in one (see `folder.labelled`), or in how.
     """
     size, _, channels = model.image_shape
     sets: dict[str, dict[str, Split]] = {}
+    _check(config)
     for group in config.groups:
         for name, path in config.groups[group]:
-            split = folder.labelled(Path(path), size, channels, len(model.classes))
+            split = folder.labelled(Path(path), size, channels, model.classes)
             sets.setdefault(group, {})[name] = split
     if not sets:
         raise UserError(
@@ -41,15 +42,27 @@ def read(config: ConfigDict, model: Trained) -> dict[str, dict[str, Split]]:
     return sets
 
 
+def _check(config: ConfigDict) -> None:
+    total = parallel.find_devices("jit").total
+    if config.batch_size < 1 or config.batch_size % total:
+        raise UserError(f"batch_size {config.batch_size} does not divide by {total} devices")
+    if config.workers < 0:
+        raise UserError(f"workers must be at least 0, not {config.workers}")
+    seen: set[str] = set()
+    for group in config.groups:
+        for pair in config.groups[group]:
+            if isinstance(pair, str) or len(pair) != 2:
+                raise UserError(f"groups.{group}: expected pairs ('NAME', 'PATH'), found {pair!r}")
+            if pair[0] in seen:
+                raise UserError(f"groups.{group}: {pair[0]!r} is named twice")
+            seen.add(pair[0])
+
+
 def measure(
     config: ConfigDict, model: Trained, sets: dict[str, dict[str, Split]]
 ) -> dict[str, Any]:
     """The contents of `result.json`: accuracies in [0, 1], mean recalls, and means by group."""
     devices = parallel.find_devices("jit")
-    if config.batch_size < 1 or config.batch_size % devices.total:
-        raise UserError(
-            f"batch_size {config.batch_size} does not divide by {devices.total} devices"
-        )
     sweep = evaluate.Sweeper(model.method, devices, config.batch_size, config.workers)
     state = parallel.replicate(devices, model.state)
     head = model.method.heads[0][0]

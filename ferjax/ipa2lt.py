@@ -47,6 +47,9 @@ def plan(
     check_numbers(config)
     human = load_dataset(config)
     annotated = annotated_sets(human)
+    trained = (*map(machine, annotated), UNION, LTNET)
+    if config.headline not in trained:
+        raise UserError(f"headline {config.headline!r} is none of {', '.join(trained)}")
     settings = annotate.Settings(**config.annotate)
     settings.check()
     metrics = MetricsFile(folder / "metrics.jsonl")
@@ -92,7 +95,6 @@ def plan(
             load=lambda inputs: learn().load(network(inputs)),
         )
     )
-    trained = (*map(machine, annotated), UNION, LTNET)
     return Plan(tuple(stages), fingerprint(human), lambda: finish(with_machines(), trained))
 
 

@@ -156,11 +156,12 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
         "coders": list(dataset.coders),
         "notes": list(dataset.notes),
         "faces": {name: len(split.images) for name, split in splits.items()},
-        "checksums": {name: _checksum(split) for name, split in splits.items()},
+        "checksums": {name: checksum_of(split) for name, split in splits.items()},
     }
 
 
-def _checksum(split: Split) -> int:
+def checksum_of(split: Split) -> int:
+    """Tells splits apart by names, labels, truth and the pixels of some faces."""
     checksum = checksum_of_names(split.names)
     for array in (*(split.labels[name] for name in sorted(split.labels)), split.truth):
         checksum = zlib.crc32(array.tobytes(), checksum)
@@ -195,6 +196,8 @@ def _description(training: train.Training, needs: dict[str, str]) -> dict[str, A
         "classes": list(training.dataset.classes),
         "coders": list(training.dataset.coders),
         "image_shape": list(training.dataset.image_shape),
+        "steps_per_epoch": training.steps_per_epoch,
+        "total_steps": training.total_steps,
     }
 
 

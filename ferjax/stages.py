@@ -30,6 +30,7 @@ from ferjax.plan import (
     Plan,
     Stage,
     check_numbers,
+    checksum_of,
     checksum_of_names,
     fingerprint,
     join,
@@ -202,7 +203,7 @@ def _annotate(config: ConfigDict, folder: Path) -> Plan:
     data = {
         "classes": list(model.classes),
         "model": model.name,
-        "checksums": {"names": checksum_of_names(source.names)},
+        "checksums": {"names": checksum_of_names(source.names), "model": model.checksum()},
     }
     return Plan((Stage("annotate", {}, run, lambda _: labels),), data, finish)
 
@@ -224,8 +225,10 @@ def _evaluate(config: ConfigDict, folder: Path) -> Plan:
         print(cross_dataset.format_table(result))
         print(f"report: {folder / 'report' / 'index.html'}")
 
-    names = {x: checksum_of_names(s.names) for group in sets.values() for x, s in group.items()}
-    data = {"classes": list(model.classes), "model": model.name, "checksums": names}
+    checksums = {"model": model.checksum()}
+    for group, splits in sets.items():
+        checksums |= {f"{group}/{name}": checksum_of(split) for name, split in splits.items()}
+    data = {"classes": list(model.classes), "model": model.name, "checksums": checksums}
     return Plan((Stage("evaluate", {}, run, lambda _: None),), data, finish)
 
 

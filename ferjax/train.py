@@ -112,6 +112,7 @@ def prepare(
         labels=dataset.train.labels,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
+        sets=dataset.sets,
     )
     check_label(info)
     method = METHODS[config.method](config, info)

@@ -1,6 +1,7 @@
 """The model of a finished run, ready to predict; of the run's data only what it knows is needed."""
 
 import json
+import zlib
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,13 @@ class Trained(NamedTuple):
     method: Method
     state: State
 
+    def checksum(self) -> int:
+        """Tells models apart."""
+        checksum = zlib.crc32(self.name.encode())
+        for leaf in jax.tree.leaves((self.state.params, self.state.batch_stats)):
+            checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
+        return checksum
+
 
 def load(workdir: Path, stage: str = "") -> Trained:
     """The final state of a stage; the run's headline's unless one is named.
@@ -43,7 +51,10 @@ def load(workdir: Path, stage: str = "") -> Trained:
     path = workdir / "config.json"
     if not path.exists():
         raise UserError(f"trained: {workdir} holds no run (it has no config.json)")
-    stage = stage or json.loads(path.read_text())["config"].get("headline", "")
+    try:
+        stage = stage or json.loads(path.read_text())["config"].get("headline", "")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"trained: {path} was not written by a run") from error
     about = _about(workdir, stage)
     return Trained(
         name=stage,
@@ -77,8 +88,8 @@ def _method(about: dict[str, Any]) -> Method:
             image_shape=tuple(about["image_shape"]),
             label="majority",
             labels={"annotations": np.zeros((1, len(about["coders"])), np.int32)},
-            steps_per_epoch=1,
-            total_steps=1,
+            steps_per_epoch=about["steps_per_epoch"],
+            total_steps=about["total_steps"],
         ),
     )
 
@@ -90,8 +101,8 @@ def _state(workdir: Path, stage: str) -> State:
     recipe = about["recipe"]
     fresh = jax.jit(_method(about).init)(jax.random.key(recipe["seed"]), inputs)
     folder = workdir / "stages" / stage / "checkpoints"
-    with closing(Checkpoints(folder, recipe["loop"]["keep"])) as checkpoints:
+    with closing(Checkpoints(folder, recipe["loop"]["keep"], read_only=True)) as checkpoints:
         state = checkpoints.restore(jax.device_get(fresh))
-    if state is None:
-        raise UserError(f"trained: {folder} lacks the last checkpoint")
+    if state is None or int(state.step) != about["total_steps"]:
+        raise UserError(f"trained: {folder} lacks the last checkpoint, or it is damaged")
     return state

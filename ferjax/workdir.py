@@ -19,10 +19,17 @@ from ferjax import parallel, writers
 from ferjax.errors import UserError
 
 IMMATERIAL = {
-    "annotations",  # of truth inference; what is in the files is checked by itself
+    # Of truth inference, annotation and evaluation; what is in the files is checked by itself.
+    "annotations",
     "gold",
+    "path",
     "table",
+    "trained",
     "truth",
+    "annotate.batch_size",
+    "annotate.workers",
+    "batch_size",
+    "workers",
     "data.in_memory",
     "loop.keep",
     "loop.log_steps",
@@ -131,7 +138,8 @@ def _write(workdir: Path, config: ConfigDict, data: dict[str, Any]) -> None:
 
 
 def _begun(workdir: Path) -> bool:
-    return writers.MetricsFile(workdir / "metrics.jsonl").begun()
+    done = any(workdir.glob("stages/*/done.json"))
+    return done or writers.MetricsFile(workdir / "metrics.jsonl").begun()
 
 
 def _resolved(config: ConfigDict) -> dict[str, Any]:

@@ -52,7 +52,9 @@ METHOD = Method(
 
 def label(folder, rows=None, settings=SETTINGS):
     rows = np.arange(COUNT, dtype=np.int32) if rows is None else rows
-    faces = annotate.Faces(Greys(), [f"{row}.png" for row in range(COUNT)], rows)
+    names = [f"{row}.png" for row in range(COUNT)]
+    names[7] = "seven, or 7.png"
+    faces = annotate.Faces(Greys(), names, rows)
     state = start_state({}, {}, ())
     metrics = MetricsFile(folder.parent / "metrics.jsonl")
     annotate.annotate(METHOD, state, CLASSES, faces, folder, settings, metrics, "annotate")
@@ -70,7 +72,7 @@ def test_every_readable_face_is_labelled_once_and_the_others_listed(tmp_path):
     np.testing.assert_allclose(table["valence"], index)
     np.testing.assert_allclose(table["arousal"], -index)
     skipped = (tmp_path / "labels" / "skipped.csv").read_text()
-    assert skipped == 'index,file\n7,"7.png"\n'
+    assert skipped == 'index,file\n7,"seven, or 7.png"\n'
     places = annotate.labels(tmp_path / "labels", CLASSES, COUNT)
     np.testing.assert_array_equal(places, [-1 if r == 7 else int(r > 20) for r in range(COUNT)])
     result = annotate.summarise(tmp_path / "labels", CLASSES, faces, tmp_path)
@@ -166,6 +168,7 @@ def test_two_processes_share_the_shards_out(tmp_path, monkeypatch):
     [
         ((16, 12, 0), "batch_size 12 does not divide by this process's 8 devices"),
         ((20, 8, 0), "shard_size 20 is no multiple of batch_size 8"),
+        ((16, 8, -1), "workers must be at least 0"),
     ],
 )
 def test_sizes_that_do_not_go_together_are_named(tmp_path, settings, message):

@@ -79,6 +79,22 @@ def test_a_finished_run_is_not_run_again(finished, capsys):
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
+def test_another_stage_or_other_labels_are_not_taken_for_those_measured(
+    finished, faces, tmp_path, capsys
+):
+    config = evaluate_config.get_config()
+    config.trained, config.stage, config.batch_size = str(finished), "union", 8
+    (tmp_path / "list.txt").write_text(f"{next(faces.glob('happy/*.png'))} happy\n")
+    config.groups.wild = (("some", str(tmp_path / "list.txt")),)
+    assert main.execute(config, tmp_path / "run") == 0
+    (tmp_path / "list.txt").write_text(f"{next(faces.glob('happy/*.png'))} sad\n")
+    assert main.execute(config, tmp_path / "run") == 1
+    assert "holds a run on other data" in capsys.readouterr().err
+    config.stage = "ltnet"
+    assert main.execute(config, tmp_path / "run") == 1
+    assert "stage was union, is ltnet" in capsys.readouterr().err
+
+
 def test_its_model_labels_other_faces(finished, faces, tmp_path):
     config = annotate_config.get_config()
     config.trained, config.path = str(finished), str(faces)
@@ -121,6 +137,7 @@ def test_its_stages_are_measured_on_other_test_sets(finished, faces, tmp_path, c
         ({"data.sets.west.coders": ("machine_east",)}, "a coder must not be named 'machine_east'"),
         ({"union.sets": ("north",)}, "sets: no dataset 'north', there are east, unlabelled, west"),
         ({"union.set_weights": (1.0,)}, "set_weights: 1 numbers, but one is needed for each"),
+        ({"headline": "magic"}, "headline 'magic' is none of machine_east, machine_west, union"),
     ],
 )
 def test_mistakes_are_one_line_before_anything_is_trained(tmp_path, capsys, changes, words):
@@ -141,6 +158,12 @@ def test_mistakes_are_one_line_before_anything_is_trained(tmp_path, capsys, chan
         (annotate_config, {"trained": "RUN", "path": "EMPTY", "stage": "x"}, "no finished stage"),
         (evaluate_config, {"trained": "RUN"}, "groups: no test set"),
         (evaluate_config, {"trained": "RUN", "batch_size": 12}, "does not divide by 8 devices"),
+        (evaluate_config, {"trained": "RUN", "groups.wild": ("a", "b")}, "expected pairs ('NAME'"),
+        (
+            evaluate_config,
+            {"trained": "RUN", "groups.wild": (("a", "b"),), "groups.posed": (("a", "b"),)},
+            "'a' is named twice",
+        ),
     ],
 )
 def test_mistakes_with_a_trained_model_are_one_line(
@@ -148,11 +171,15 @@ def test_mistakes_with_a_trained_model_are_one_line(
 ):
     made = config.get_config()
     places = {"RUN": str(finished), "EMPTY": str(tmp_path)}
-    made.update({name: places.get(value, value) for name, value in changes.items()})
+    made.update_from_flattened_dict(
+        {name: places.get(value, value) for name, value in changes.items()}
+    )
     if config is annotate_config:
         made.annotate.batch_size = made.annotate.shard_size = 8
-    elif "batch_size" in changes:
-        made.groups.wild = (("some", str(faces)),)
+    elif "groups.wild" not in changes:
+        made.batch_size = changes.get("batch_size", 8)
+    else:
+        made.batch_size = 8
     assert main.execute(made, tmp_path / "run") == 1
     assert words in capsys.readouterr().err
     assert not (tmp_path / "run" / "result.json").exists()

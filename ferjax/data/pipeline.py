@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int, Int32
 
-from ferjax.data.record import ImageSource, Split, gather, read
+from ferjax.data.record import ImageSource, Split, Subset, gather, read
 from ferjax.data.union import Concatenated
 from ferjax.errors import UserError
 
@@ -176,7 +176,26 @@ def cache(split: Split) -> Split:
     return split if images is split.images else split._replace(images=images)
 
 
+def _may_be_damaged(images: ImageSource) -> bool:
+    if isinstance(images, Subset):
+        return _may_be_damaged(images.images)
+    if isinstance(images, Concatenated):
+        return any(map(_may_be_damaged, images.sources))
+    return hasattr(images, "read")
+
+
+def _in_memory(images: ImageSource) -> bool:
+    """Whether some of it is an array, of which each worker would be sent a copy."""
+    if isinstance(images, Subset):
+        return _in_memory(images.images)
+    if isinstance(images, Concatenated):
+        return any(map(_in_memory, images.sources))
+    return isinstance(images, np.ndarray)
+
+
 def _cached(images: ImageSource) -> ImageSource:
+    if isinstance(images, Subset) and _may_be_damaged(images):
+        return dataclasses.replace(images, images=_cached(images.images))
     if isinstance(images, Concatenated):
         parts = tuple(map(_cached, images.sources))
         arrays = [part for part in parts if isinstance(part, np.ndarray)]
@@ -233,8 +252,8 @@ class _Prediction(NamedTuple):
 def _prefetched(
     batches: grain.MapDataset[Batch], images: ImageSource, workers: int, prefetch: int
 ) -> grain.IterDataset[Batch]:
-    if isinstance(images, np.ndarray):
-        workers = 0  # each would be sent a copy of all faces
+    if _in_memory(images):
+        workers = 0
     threads = 1 if workers else min(_cores(), prefetch)
     dataset = batches.to_iter_dataset(grain.ReadOptions(threads, prefetch))
     if not workers:

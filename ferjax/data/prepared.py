@@ -105,7 +105,10 @@ class Images:
 def decode(encoded: bytes, channels: int) -> UInt8[np.ndarray, "height width channels"] | None:
     """A picture file's pixels, grey (1 channel) or RGB (3), or None if the bytes are damaged."""
     code = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), code) if encoded else None
+    try:
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), code) if encoded else None
+    except cv2.error:  # a header that claims a size beyond all bounds
+        return None
     return None if image is None else image.reshape(*image.shape[:2], channels)
 
 

@@ -150,7 +150,7 @@ class Dataset(NamedTuple):
     """A training and a test split with the same classes and image shape.
 
     Attributes:
-      classes: class names, a prefix of `CLASSES`.
+      classes: class names; of faces the first of `CLASSES`.
       coders: names of the coders, one for each column of `annotations`.
       image_shape: (height, width, channels).
       train: the split to learn from.
@@ -177,6 +177,8 @@ class Dataset(NamedTuple):
         Raises:
           UserError: for a name that no coder has.
         """
+        if len(set(names)) < len(names):
+            raise UserError(f"coders: one is named twice in {', '.join(names)}")
         missing = [name for name in names if name not in self.coders]
         if missing:
             known = ", ".join(self.coders)

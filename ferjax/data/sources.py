@@ -29,6 +29,10 @@ MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
 """First bytes of pictures."""
 
 
+LOOKED_FOR = 100
+"""So many files of a list are looked for when it is opened."""
+
+
 class Source(NamedTuple):
     """What was found.
 
@@ -61,6 +65,8 @@ def find(path: Path, size: int, channels: int, *, labelled: bool = False) -> Sou
         raise UserError(f"{path}: no such file or folder")
     files = sorted(path.glob(f"*{RECORDS}*")) if path.is_dir() else [path]
     if files and RECORDS in files[0].name:
+        if labelled:
+            raise UserError(f"{path}: ArrayRecord has no labels; give a folder tree or a list")
         return _records(files, size, channels)
     if path.is_dir():
         root, names = path, _tree(path)
@@ -69,6 +75,7 @@ def find(path: Path, size: int, channels: int, *, labelled: bool = False) -> Sou
     else:
         root = path.parent
         names, labels = _list(path, labelled)
+        _check_beginning(path, names)
     if len(names) == 0:
         endings = ", ".join(ending[1:] for ending in ENDINGS)
         raise UserError(f"{path}: no picture ({endings}) in it")
@@ -121,7 +128,7 @@ class Pictures:
 
     def _encoded(self, rows: list[int]) -> Iterator[bytes]:
         if self.records is not None:
-            yield from map(_picture_of, _opened(self.records).__getitems__(rows))
+            yield from map(_picture_of, _records_at(_opened(self.records), rows))
             return
         for row in rows:
             try:
@@ -136,6 +143,16 @@ def _opened(files: tuple[str, ...]) -> ArrayRecordDataSource:
     return ArrayRecordDataSource(list(files))
 
 
+def _records_at(source: ArrayRecordDataSource, rows: list[int]) -> list[bytes]:
+    """The records of some rows, no bytes for those in a damaged part of a file."""
+    try:
+        return source.__getitems__(rows)
+    except (RuntimeError, ValueError):
+        if len(rows) == 1:
+            return [b""]
+        return [record for row in rows for record in _records_at(source, [row])]
+
+
 def _picture_of(record: bytes) -> bytes:
     if record.startswith(MAGIC):
         return record
@@ -147,7 +164,7 @@ def _picture_of(record: bytes) -> bytes:
 
 def _records(files: list[Path], size: int, channels: int) -> Source:
     paths = tuple(str(path) for path in files)
-    counts = [len(ArrayRecordDataSource([path])) for path in paths]
+    counts = [_count(path) for path in paths]
     if sum(counts) == 0:
         raise UserError(f"{files[0]}: no record in it")
     names = Names.of(
@@ -157,6 +174,13 @@ def _records(files: list[Path], size: int, channels: int) -> Source:
     )
     pictures = Pictures(str(files[0].parent), names, paths, size, channels)
     return Source(pictures, names, Names.of("" for _ in range(len(names))))
+
+
+def _count(path: str) -> int:
+    try:
+        return len(ArrayRecordDataSource([path]))
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{path}: not a readable ArrayRecord file") from error
 
 
 def _tree(root: Path) -> Names:
@@ -171,7 +195,12 @@ def _walk(folder: str, prefix: str) -> Iterator[str]:
             if entry.is_dir():
                 yield from _walk(entry.path, f"{prefix}{entry.name}/")
             elif entry.name.lower().endswith(ENDINGS):
-                yield f"{prefix}{entry.name}"
+                yield _text(f"{prefix}{entry.name}")
+
+
+def _text(name: str) -> str:
+    """The name, with bytes that are no UTF-8 written out; such a file counts as damaged."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _list(path: Path, labelled: bool) -> tuple[Names, Names]:
@@ -188,6 +217,16 @@ def _list(path: Path, labelled: bool) -> tuple[Names, Names]:
             f"{path}: expected '<file name> <label>' in every line, got {lines[line]!r}"
         )
     return Names(parts.field("name")), Names(parts.field("label"))
+
+
+def _check_beginning(path: Path, names: Names) -> None:
+    """Whether any of the first files of a list is there: else it is not what it is taken for."""
+    first = names[:LOOKED_FOR]
+    if first and not any((path.parent / name).exists() for name in first):
+        raise UserError(
+            f"{path}: no file {first[0]!r} beside it, nor any of the next {len(first) - 1}; "
+            "expected the name of a picture in each line, without quotes or commas"
+        )
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -23,6 +23,10 @@ from ferjax.methods.method import Batch, Info, Method, Metrics, State
 Probs = Float[Array, "batch classes"]
 
 
+MOST_HEADS = 20
+"""With more coders than this, what each would say is not predicted."""
+
+
 class Layer(NamedTuple):
     """What stands between truth and annotations.
 
@@ -59,7 +63,7 @@ def make(
 
     `config`: `coder_weights`, what an annotation of each coder counts, or () for ones. With the
     stage `network` among its needs it starts from that stage's network. The heads are `truth`, and
-    `as_<coder>` for each coder of the layer.
+    `as_<coder>` for each coder of the layer, unless there are more than `MOST_HEADS`.
 
     Args:
       config: of the stage.
@@ -75,7 +79,8 @@ def make(
     _check(config, info)
     transform = _each(network=networks, **{layer.name: layers})
     coder_weights = jnp.array(config.coder_weights or [1.0] * len(info.coders))[None]
-    heads = ("truth", *(f"as_{name}" for name in layer.coders))
+    shown = layer.coders if len(layer.coders) <= MOST_HEADS else ()
+    heads = ("truth", *(f"as_{name}" for name in shown))
 
     def init(key: jax.Array, inputs: dict[str, State]) -> State:
         if "network" in inputs:

@@ -188,7 +188,10 @@ def _for_matrices(config: ConfigDict) -> ConfigDict:
 def _frozen_first(
     transform: optax.GradientTransformation, config: ConfigDict, info: Info
 ) -> optax.GradientTransformation:
-    """Leaves parameters and optimiser as they are for the first epochs."""
+    """Leaves parameters and optimiser as they are for the first epochs.
+
+    The learning rate's schedule counts the epochs in which they learn.
+    """
     steps = round(config.transition.freeze_epochs * info.steps_per_epoch)
     if steps == 0:
         return transform

@@ -59,6 +59,7 @@ class Info(NamedTuple):
       image_shape: (height, width, channels) of the bytes that come in.
       label: what a face is trained on, see `LABELS`.
       labels: the training split's label arrays (see `data.record.Split.labels`).
+      sets: names of the datasets that the data are the union of, if they are one.
       steps_per_epoch: training steps in an epoch.
       total_steps: training steps in the run.
     """
@@ -70,6 +71,7 @@ class Info(NamedTuple):
     labels: dict[str, np.ndarray]
     steps_per_epoch: int
     total_steps: int
+    sets: tuple[str, ...] = ()
 
 
 class Method(NamedTuple):
@@ -344,20 +346,15 @@ def epoch_rows(config: ConfigDict, info: Info) -> Callable[[State], Int32[np.nda
     twice into one batch has the same view twice, as views hang on faces.
 
     Raises:
-      UserError: if nobody labelled anything that could be balanced, or for weights that don't suit
-        the datasets.
+      UserError: if nobody labelled anything that could be balanced, for weights that don't suit
+        the datasets, or for both at once.
     """
     count = len(info.labels["annotations"])
     if not config.balanced and not config.set_weights:
         return lambda state: np.arange(count, dtype=np.int32)
-    weights = np.ones(count)
-    if config.balanced:
-        label = given_labels(info.labels, info.coders, info.label)
-        if not (label >= 0).any():
-            raise UserError(f"balanced: no training face has a label ({info.label})")
-        weights *= (label >= 0) * _shared_out(label, np.ones(len(info.classes)))
-    if config.set_weights:
-        weights *= _set_weights(config, info)
+    if config.balanced and config.set_weights:
+        raise UserError("balanced and set_weights exclude each other")
+    weights = _set_weights(config, info) if config.set_weights else _class_weights(info)
     chances = weights / weights.sum()
 
     def draw(state: State) -> Int32[np.ndarray, " rows"]:
@@ -368,14 +365,21 @@ def epoch_rows(config: ConfigDict, info: Info) -> Callable[[State], Int32[np.nda
     return draw
 
 
+def _class_weights(info: Info) -> Float[np.ndarray, " faces"]:
+    label = given_labels(info.labels, info.coders, info.label)
+    if not (label >= 0).any():
+        raise UserError(f"balanced: no training face has a label ({info.label})")
+    return _shared_out(label, np.ones(len(info.classes)))
+
+
 def _set_weights(config: ConfigDict, info: Info) -> Float[np.ndarray, " faces"]:
     wanted = np.array(config.set_weights, np.float64)
-    of_set = info.labels.get("set")
-    if of_set is None or len(wanted) <= of_set.max(initial=0):
+    if len(wanted) != len(info.sets):
         raise UserError(
-            f"set_weights: {len(wanted)} numbers, but one is needed for each dataset of data.sets"
+            f"set_weights: {len(wanted)} numbers, but one is needed for each of the "
+            f"{len(info.sets)} datasets of data.sets"
         )
-    weights = _shared_out(of_set, wanted)
+    weights = _shared_out(info.labels["set"], wanted)
     if (wanted < 0).any() or weights.sum() == 0:
         raise UserError(f"set_weights must not be negative or all zero, as in {config.set_weights}")
     return weights
@@ -384,6 +388,6 @@ def _set_weights(config: ConfigDict, info: Info) -> Float[np.ndarray, " faces"]:
 def _shared_out(
     kind: Int32[np.ndarray, " faces"], shares: Float[np.ndarray, " kinds"]
 ) -> Float[np.ndarray, " faces"]:
-    """What each face gets if faces of a kind share a number; those of no kind (-1) count too."""
-    sizes = np.bincount(np.maximum(kind, 0), minlength=len(shares))
-    return shares[np.maximum(kind, 0)] / sizes[np.maximum(kind, 0)]
+    """What each face gets if faces of a kind share a number; nothing for those of none (-1)."""
+    sizes = np.bincount(kind[kind >= 0], minlength=len(shares))
+    return np.where(kind >= 0, (shares / np.maximum(sizes, 1))[np.maximum(kind, 0)], 0.0)

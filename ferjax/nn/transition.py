@@ -17,7 +17,7 @@ CONSTRAINTS = ("project", "normalise", "softmax")
 - 'project': the parameters are T itself. Before each step `project` puts them back where they
   belong, and the gradient does not see it: what the authors' program does.
 - 'normalise': T is the parameters divided by the sums of their rows, differentiably: what the paper
-  says. Parameters that a step made negative count as the least that is positive.
+  says. Parameters that a step made negative become ε as above, or they would never move again.
 - 'softmax': rows of T are softmax of the parameters: the paper's alternative.
 """
 
@@ -43,12 +43,13 @@ def parameters(matrices: Matrices, constraint: str) -> Matrices:
 def project(parameters: Matrices, constraint: str, epsilon: float) -> Matrices:
     """The parameters to begin a step with.
 
-    In 'project' negative entries become ε, small positive ones stay, and rows are divided by their
-    sums; otherwise nothing changes.
+    In 'project' and 'normalise' negative entries become ε and small positive ones stay; in
+    'project' rows are then divided by their sums. In 'softmax' nothing changes.
     """
-    if constraint != "project":
+    if constraint == "softmax":
         return parameters
-    return _normalised(jnp.where(parameters < 0, epsilon, parameters))
+    positive = jnp.where(parameters < 0, epsilon, parameters)
+    return _normalised(positive) if constraint == "project" else positive
 
 
 def matrices(parameters: Matrices, constraint: str) -> Matrices:

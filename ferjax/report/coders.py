@@ -114,11 +114,12 @@ def case_of(
 def agreement(faces: Faces, dataset: Dataset) -> dict[tuple[str, int, int], np.ndarray]:
     """Shares of the cases, by the set and two coders who both annotated some of it.
 
-    Those with most faces in common first, `MOST_PAIRS` of them.
+    Those with most faces in common first, `MOST_PAIRS` of them, among the busiest `MOST_CODERS`.
     """
     shares, sizes = {}, {}
+    busiest = np.argsort(-(faces.annotations != UNKNOWN).sum(axis=0), kind="stable")[:MOST_CODERS]
     for place, name in enumerate(dataset.sets or ("",)):
-        for pair in combinations(range(len(dataset.coders)), 2):
+        for pair in combinations(sorted(busiest.tolist()), 2):
             both = _both(faces, pair) & (faces.sets == place)
             if not both.any():
                 continue
@@ -185,8 +186,18 @@ def _latent_truth(faces: Faces, dataset: Dataset) -> Picture:
         ),
         f"Latent truth against known truth: {share:.1%} agree.",
         f"Of {known.sum():,} training faces whose truth is known, {share:.1%} have it as their "
-        "latent truth. The model was not shown it.",
+        f"latent truth.{_who_knows(faces, dataset)}",
     )
+
+
+def _who_knows(faces: Faces, dataset: Dataset) -> str:
+    """A warning if a coder's annotations are all right: then they are what truth is taken from."""
+    both = (faces.annotations != UNKNOWN) & (faces.truth != UNKNOWN)[:, None]
+    right = ((faces.annotations == faces.truth[:, None]) | ~both).all(axis=0) & both.any(axis=0)
+    oracles = [name for name, is_one in zip(dataset.coders, right, strict=True) if is_one]
+    if not oracles:
+        return " No coder knew it."
+    return f" It is what {' and '.join(oracles)} said, whose annotations the model learnt from."
 
 
 def _agreement(shares: dict[tuple[str, int, int], np.ndarray], dataset: Dataset) -> Picture:

@@ -1,6 +1,8 @@
 """Faces from folder trees, lists and ArrayRecord, damaged ones told; and the dataset of them."""
 
+import os
 import pickle
+import zlib
 
 import cv2
 import numpy as np
@@ -50,7 +52,7 @@ def test_a_tree_is_searched_in_the_order_of_names_and_damage_is_told(tree):
 
 def test_a_list_gives_names_beside_it_and_labels_if_asked(tree):
     path = tree / "list.txt"
-    path.write_text("happy/b.png happy\n\nname with spaces.png   2\n")
+    path.write_text("happy/b.png happy\r\n\nname with spaces.png   2\n")
     (tree / "name with spaces.png").write_bytes(picture(7))
     found = sources.find(path, size=8, channels=3, labelled=True)
     assert list(found.names) == ["happy/b.png", "name with spaces.png"]
@@ -60,6 +62,21 @@ def test_a_list_gives_names_beside_it_and_labels_if_asked(tree):
     assert list(sources.find(path, 8, 3).names) == ["happy/b.png"]
     with pytest.raises(UserError, match="expected '<file name> <label>' in every line"):
         sources.find(path, 8, 3, labelled=True)
+    path.write_text('"happy/b.png"\n')
+    with pytest.raises(UserError, match="without quotes or commas"):
+        sources.find(path, 8, 3)
+
+
+def test_a_picture_that_claims_to_be_huge_and_a_name_that_is_no_text_are_damaged(tmp_path):
+    chunk = b"IHDR" + b"\x7f\xff\xff\xff" * 2 + b"\x08\x02\x00\x00\x00"
+    header = b"\x89PNG\r\n\x1a\n\x00\x00\x00\r" + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    (tmp_path / "huge.png").write_bytes(header + picture(9)[33:])
+    (tmp_path / "fine.png").write_bytes(picture(9))
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.png", "wb") as file:
+        file.write(picture(9))
+    found = sources.find(tmp_path, size=8, channels=1)
+    assert list(found.names) == [r"caf\udce9.png", "fine.png", "huge.png"]
+    assert read(found.pictures, np.arange(3))[1].tolist() == [False, True, False]
 
 
 def test_array_record_holds_pictures_or_examples(tmp_path):
@@ -79,6 +96,11 @@ def test_array_record_holds_pictures_or_examples(tmp_path):
     assert readable.tolist() == [True, False, True]
     assert faces[:, 0, 0, 0].tolist() == [10, 0, 50]
     assert len(sources.find(tmp_path / "a.array_record-00001-of-00002", 8, 1).names) == 1
+    with pytest.raises(UserError, match="ArrayRecord has no labels"):
+        sources.find(tmp_path, 8, 1, labelled=True)
+    (tmp_path / "a.array_record-00001-of-00002").write_bytes(b"no record")
+    with pytest.raises(UserError, match="not a readable ArrayRecord file"):
+        sources.find(tmp_path, 8, 1)
 
 
 def test_places_without_pictures_are_named(tmp_path):
@@ -106,8 +128,8 @@ def config(**changes):
 def test_the_folder_dataset_is_labelled_by_folders_unless_it_has_no_coder(tree):
     (tree / "sad/deep").rename(tree / "fear")
     labelled = folder.load(config(path=str(tree), test_path=str(tree)))
-    assert labelled.train.truth.tolist() == [4, 1, 1, 2, 2]
-    np.testing.assert_array_equal(labelled.train.labels["annotations"][:, 0], labelled.train.truth)
+    assert labelled.train.labels["annotations"][:, 0].tolist() == [4, 1, 1, 2, 2]
+    assert (labelled.train.truth == -1).all(), "the coder's word alone"
     assert labelled.test.truth.tolist() == [4, 1, 1, 2, 2]
     unlabelled = folder.load(config(path=str(tree), coder=""))
     assert unlabelled.coders == ()

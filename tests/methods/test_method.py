@@ -181,9 +181,19 @@ def test_the_balanced_draw_takes_every_class_about_as_often_and_as_many_rows_eac
         assert counts[1:].max() < 250
 
 
+def test_faces_without_the_label_take_nothing_from_the_first_class():
+    annotations = np.full((100, 2), -1, np.int32)
+    annotations[:10, 0], annotations[10:20, 0] = 0, 1
+    config = tiny.stage_config("teachers", **{"teachers.balanced": True})
+    drawn = method.epoch_rows(config, problem.info("anna", annotations))(at_epoch(0))
+    counts = np.bincount(annotations[drawn, 0] + 1, minlength=3)
+    assert counts[0] == 0
+    assert counts[1:].min() > 30
+
+
 def test_sets_of_a_union_are_drawn_from_as_weighted():
     config = tiny.stage_config("teachers", **{"teachers.set_weights": (1.0, 3.0, 0.0)})
-    info = problem.info(annotations=np.zeros((600, 2), np.int32))
+    info = problem.info(annotations=np.zeros((600, 2), np.int32))._replace(sets=("a", "b", "c"))
     of_set = np.repeat(np.array([0, 1, 2], np.int32), [300, 100, 200])
     rows = method.epoch_rows(config, info._replace(labels=info.labels | {"set": of_set}))
     counts = np.bincount(of_set[rows(at_epoch(0))], minlength=3)
@@ -194,7 +204,7 @@ def test_sets_of_a_union_are_drawn_from_as_weighted():
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, -1.0, 1.0), (0.0, 0.0, 0.0)])
 def test_weights_that_do_not_suit_the_sets_are_named(weights):
     config = tiny.stage_config("teachers", **{"teachers.set_weights": weights})
-    info = problem.info(annotations=np.zeros((6, 2), np.int32))
+    info = problem.info(annotations=np.zeros((6, 2), np.int32))._replace(sets=("a", "b", "c"))
     of_set = np.array([0, 0, 1, 1, 2, 2], np.int32)
     with pytest.raises(UserError, match="set_weights"):
         method.epoch_rows(config, info._replace(labels=info.labels | {"set": of_set}))

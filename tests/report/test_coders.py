@@ -44,4 +44,5 @@ def test_figures_are_drawn_for_methods_that_learnt_matrices_alone():
     names = ["transitions.png", "latent_truth.png", "agreement.png", "agreement_cases.png"]
     assert [picture.file for picture in drawn] == names
     assert "100.0% have it" in drawn[1].caption
+    assert "No coder knew it." in drawn[1].caption
     assert list(coders.pictures({}, predictions, data)) == []

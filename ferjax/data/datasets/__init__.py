@@ -28,7 +28,18 @@ def load(config: ConfigDict) -> Dataset:
       UserError: for an unknown name, or a mistake in the data.
     """
     if config.name == UNION:
-        return union.join({name: load(config.sets[name]) for name in config.sets})
+        return union.join({name: part for name in config.sets if (part := _part(config, name))})
     if config.name not in DATASETS:
         raise UserError(f"data.name {config.name!r} is none of {', '.join((*DATASETS, UNION))}")
     return DATASETS[config.name](config)
+
+
+def _part(config: ConfigDict, name: str) -> Dataset | None:
+    """A set of a union; None for a folder that no place is given for."""
+    part = config.sets[name]
+    if part.name == "folder" and not part.path and not part.test_path:
+        return None
+    try:
+        return load(part)
+    except UserError as error:
+        raise UserError(f"data.sets.{name}: {error}") from error

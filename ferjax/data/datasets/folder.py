@@ -1,5 +1,6 @@
 """Faces of one's own, labelled or not, from a folder tree, a list of files or ArrayRecord."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import ml_collections
@@ -20,8 +21,12 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     Args:
       config: `path` and `test_path` (either may be empty: no faces); `coder`, the name of whoever
         gave the labels, or empty for faces that nobody labelled; `classes`, how many of `CLASSES`
-        there are; `image_size` in pixels; `channels`, 1 (grey) or 3. Labels are names of the
-        pictures' folders, or the last words in the lines of a list: classes, or their places.
+        there are; `image_size` in pixels; `channels`, 1 (grey) or 3. Labels are classes: the names
+        of the pictures' folders, or the last words in the lines of a list.
+
+    Returns:
+      Training faces whose truth nobody knows: there is the coder's word alone. That of test faces
+      is their label.
 
     Raises:
       UserError: for a place without pictures, a label that is no class, or a size out of range.
@@ -35,17 +40,18 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     if not config.path and not config.test_path:
         raise UserError("data.path is not set: a folder of pictures, a list, or ArrayRecord")
     coders = (config.coder,) if config.coder else ()
-    size, channels, classes = config.image_size, config.channels, config.classes
+    size, channels, classes = config.image_size, config.channels, CLASSES[: config.classes]
     train = test = _no_faces(size, channels, len(coders))
     if config.path and coders:
         train = labelled(Path(config.path), size, channels, classes, len(coders))
+        train = train._replace(truth=np.full_like(train.truth, UNKNOWN))
     elif config.path:
         found = sources.find(Path(config.path), size, channels)
         train = _split(found, np.full(len(found.names), UNKNOWN, np.int32), coders=0)
     if config.test_path:
         test = labelled(Path(config.test_path), size, channels, classes, len(coders))
     return Dataset(
-        classes=CLASSES[:classes],
+        classes=classes,
         coders=coders,
         image_shape=(size, size, channels),
         train=train,
@@ -54,7 +60,9 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     )
 
 
-def labelled(path: Path, size: int, channels: int, classes: int, coders: int = 0) -> Split:
+def labelled(
+    path: Path, size: int, channels: int, classes: Sequence[str], coders: int = 0
+) -> Split:
     """The pictures at a place whose truth is known, and given by each coder; see `sources.find`.
 
     Raises:
@@ -84,17 +92,14 @@ def _no_faces(size: int, channels: int, coders: int) -> Split:
     return _split(nothing, np.zeros(0, np.int32), coders)
 
 
-def _classes(words: Names, names: Names, count: int) -> Int32[np.ndarray, " rows"]:
-    """Places of labels among the classes, whose names or places they are."""
+def _classes(words: Names, names: Names, classes: Sequence[str]) -> Int32[np.ndarray, " rows"]:
+    """Places of labels among the classes, whose names they are."""
     encoded = words.array.dictionary_encode()
-    known = {name: place for place, name in enumerate(CLASSES[:count])}
-    known |= {str(place): place for place in range(count)}
+    known = {name: place for place, name in enumerate(classes)}
     different = encoded.dictionary.to_pylist()
     places = np.array([known.get(word.lower(), UNKNOWN) for word in different], np.int32)
     found = places[encoded.indices.to_numpy()]
     if (found == UNKNOWN).any():
         row = int((found == UNKNOWN).argmax())
-        raise UserError(
-            f"{names[row]}: label {words[row]!r} is none of {', '.join(CLASSES[:count])}"
-        )
+        raise UserError(f"{names[row]}: label {words[row]!r} is none of {', '.join(classes)}")
     return found

@@ -244,9 +244,10 @@ def _split(
 
 def _hidden(train: Split, share: float, seed: int) -> tuple[Split, str]:
     """The split with FERPlus's label and votes on a share of its faces only, and words for it."""
-    told = prepared.subset(train.names, round(share * len(train.names)), seed)
+    count = round(share * len(train.names))
     hidden = np.ones(len(train.names), bool)
-    hidden[told if share else []] = False
+    if count:
+        hidden[prepared.subset(train.names, count, seed)] = False
     labels = {name: array.copy() for name, array in train.labels.items()}
     labels["annotations"][hidden, 0] = UNKNOWN
     labels["votes"][hidden] = 0
