@@ -33,6 +33,9 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
     config.machine = datasets.alike(config.ltnet, dataset)
     config.union = datasets.alike(config.ltnet, dataset)
     config.machine.label = config.union.label = "random"
+    config.comparators = ()  # those of the paper's Table 2: "('em', 'nal', 'e2e_fc')"
+    for name, add in ltnet_config.COMPARATORS.items():
+        config[name] = add(config.ltnet, dataset)
     if dataset == "synthetic":
         unlabelled = datasets.synthetic(start=90_000, train_size=2000, test_size=0)
         unlabelled.coders = ()

@@ -75,6 +75,33 @@ def ltnet(dataset: str) -> ConfigDict:
     return config
 
 
+def em(other: ConfigDict, dataset: str) -> ConfigDict:
+    """A network trained on what EM makes of the annotations."""
+    config = datasets.alike(other, dataset)
+    config.label = "inferred"
+    return config
+
+
+def nal(other: ConfigDict, dataset: str) -> ConfigDict:
+    """The noise adaptation layer: one matrix for all coders."""
+    config = _variant(other)
+    config.transition.update(shared=True, start="confusion", constraint="softmax")
+    config.transition.weight_decay = 0.0  # it would pull the logits of rows together
+    return config
+
+
+def e2e_fc(other: ConfigDict, dataset: str) -> ConfigDict:
+    """A free layer for every coder; it starts afresh."""
+    config = datasets.alike(other, dataset)
+    config.method = "e2e_fc"
+    config.coder_weights = ()
+    return config
+
+
+COMPARATORS = {"em": em, "nal": nal, "e2e_fc": e2e_fc}
+"""What LTNet is compared with besides single networks, from LTNet's recipe and the dataset."""
+
+
 def _two_labellings(config: ConfigDict, dataset: str) -> None:
     """FER2013's own labels of all faces and FERPlus's of a fifth; either alone, mixed, and both."""
     config.noise.kind = "none"
@@ -104,15 +131,11 @@ def _table_1(config: ConfigDict, dataset: str) -> None:
         ("em_spectral", "spectral", False),
         ("em_posterior", "majority", True),
     ):
-        _supervised(config, dataset, name, "inferred")
+        config[name] = em(config.ltnet, dataset)
         config[name].inference.update(start=start, soft=soft)
-    config.nal = _variant(config.ltnet)
+    config.nal = nal(config.ltnet, dataset)
     config.nal.coder_weights = (1 / 3,) * 3  # the mean over annotations: the mixture
-    config.nal.transition.update(shared=True, start="confusion", constraint="softmax")
-    config.nal.transition.weight_decay = 0.0  # it would pull the logits of rows together
-    config.e2e_fc = datasets.alike(config.ltnet, dataset)
-    config.e2e_fc.method = "e2e_fc"
-    config.e2e_fc.coder_weights = ()
+    config.e2e_fc = e2e_fc(config.ltnet, dataset)
     config.ltnet_released = _variant(config.ltnet)
     config.ltnet_released.loss = "released"
     # Controls: as many steps as LTNet has with its start, and LTNet's loss without its matrices.

@@ -4,12 +4,12 @@ J. Zeng, S. Shan and X. Chen, *Facial Expression Recognition with Inconsistently
 Datasets*, ECCV 2018, in three steps. A machine coder learns from each annotated dataset; each
 annotates all faces that it did not learn from, those that nobody annotated too; and LTNet learns
 from the union, where every face now has annotations of several coders: the human one of its set
-and the machine coders of the others. It starts from a network trained on the union.
+and the machine coders of the others. It starts from a network trained on the union. What LTNet is
+compared with learns from the same annotations.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +21,6 @@ from ferjax.data.record import UNKNOWN, Dataset
 from ferjax.data.union import SET
 from ferjax.errors import UserError
 from ferjax.methods.method import State
-from ferjax.parallel import Devices
 from ferjax.plan import Plan, Stage, check_numbers, fingerprint, join, load_dataset, training_stage
 from ferjax.writers import MetricsFile
 
@@ -36,7 +35,8 @@ def plan(
     """The stages, once all were found to be possible.
 
     Args:
-      config: with `data` a union, and recipes `machine`, `union` and `ltnet`.
+      config: with `data` a union, recipes `machine`, `union` and `ltnet`, and those that
+        `comparators` names.
       folder: the workdir.
       finish: writes results and report, from the dataset with all annotations and the names of
         the stages that trained.
@@ -47,7 +47,8 @@ def plan(
     check_numbers(config)
     human = load_dataset(config)
     annotated = annotated_sets(human)
-    trained = (*map(machine, annotated), UNION, LTNET)
+    learners = (*config.comparators, LTNET)
+    trained = (*map(machine, annotated), UNION, *learners)
     if config.headline not in trained:
         raise UserError(f"headline {config.headline!r} is none of {', '.join(trained)}")
     settings = annotate.Settings(**config.annotate)
@@ -65,7 +66,8 @@ def plan(
         recipe.update(sets=(name,), coders=_coders_of(human, name))
         machines[name] = prepared(machine(name), recipe, human)
     union = prepared(UNION, config.union, human)
-    _check_ltnet(config, human, union, folder, metrics, devices)
+    for name in learners:
+        _check_learner(prepared(name, _recipe(config, name), _made_up(human)), union)
 
     def with_machines() -> Dataset:
         count = len(human.train.images)
@@ -80,21 +82,8 @@ def plan(
         stages.append(_annotation_stage(name, training, human, folder, settings))
     stages.append(training_stage(union, {}))
 
-    def learn() -> Stage:
-        return training_stage(prepared(LTNET, config.ltnet, with_machines()), {"network": UNION})
-
-    def network(inputs: dict[str, Any]) -> dict[str, State]:
-        return {"network": inputs["network"]}
-
-    needs = {"network": UNION} | {f"labels_{name}": _annotates(name) for name in annotated}
-    stages.append(
-        Stage(
-            LTNET,
-            needs,
-            run=lambda inputs: learn().run(network(inputs)),
-            load=lambda inputs: learn().load(network(inputs)),
-        )
-    )
+    for name in learners:
+        stages.append(_learning_stage(name, _recipe(config, name), prepared, with_machines))
     return Plan(tuple(stages), fingerprint(human), lambda: finish(with_machines(), trained))
 
 
@@ -136,25 +125,48 @@ def with_coders(dataset: Dataset, said: dict[str, Int32[np.ndarray, " rows"]]) -
     return dataset._replace(coders=(*dataset.coders, *said), train=train_split)
 
 
-def _check_ltnet(
-    config: ConfigDict,
-    human: Dataset,
-    union: train.Training,
-    folder: Path,
-    metrics: MetricsFile,
-    devices: Devices,
-) -> None:
-    """Whether LTNet's recipe suits coders whose annotations are made up for this."""
+def _recipe(config: ConfigDict, name: str) -> ConfigDict:
+    """The recipe of LTNet or of a comparator.
+
+    Raises:
+      UserError: if there is none, or it starts from another stage than the union's.
+    """
+    if not isinstance(config.get(name), ConfigDict) or "method" not in config[name]:
+        raise UserError(f"comparators names {name!r}, but the config has no recipe of that name")
+    needs = config[name].needs.to_dict()
+    if needs not in ({}, {"network": UNION}):
+        raise UserError(f"{name}.needs may be 'network', the stage {UNION!r}, not {needs}")
+    return config[name]
+
+
+def _made_up(human: Dataset) -> Dataset:
+    """The dataset with machines' annotations made up, to check recipes by before there are any."""
     of_set = human.train.labels[SET]
     said = {
         machine(name): np.where(of_set == human.sets.index(name), UNKNOWN, 0).astype(np.int32)
         for name in annotated_sets(human)
     }
-    recipe = join(config.ltnet, config)
-    place = folder / "stages" / LTNET
-    training = train.prepare(LTNET, recipe, with_coders(human, said), place, metrics, devices)
+    return with_coders(human, said)
+
+
+def _check_learner(training: train.Training, union: train.Training) -> None:
     known = {"network": jax.eval_shape(union.method.init, jax.random.key(0), {})}
     jax.eval_shape(training.method.init, jax.random.key(0), known)
+
+
+def _learning_stage(
+    name: str,
+    recipe: ConfigDict,
+    prepared: Callable[[str, ConfigDict, Dataset], train.Training],
+    with_machines: Callable[[], Dataset],
+) -> Stage:
+    """Training on all annotations, read when the stage begins."""
+    needs = recipe.needs.to_dict()
+
+    def stage() -> Stage:
+        return training_stage(prepared(name, recipe, with_machines()), needs)
+
+    return Stage(name, needs, lambda x: stage().run(x), lambda x: stage().load(x))
 
 
 def _annotation_stage(

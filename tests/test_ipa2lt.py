@@ -39,7 +39,7 @@ def small(**changes):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ipa2lt")
-    assert main.execute(small(), folder) == 0
+    assert main.execute(small(comparators=("em",)), folder) == 0
     return folder
 
 
@@ -58,7 +58,7 @@ def faces(tmp_path_factory):
 def test_machines_annotate_what_they_did_not_learn_from_and_ltnet_learns_from_all(finished):
     result = json.loads((finished / "result.json").read_text())
     assert result["headline"] == "ltnet/truth"
-    assert {"machine_east", "machine_west", "union"} < set(result["comparators"])
+    assert {"machine_east", "machine_west", "union", "em"} < set(result["comparators"])
     assert "ltnet/as_machine_east" in result["comparators"]
     for machine, others in (("east", range(32, 80)), ("west", range(48))):
         table = annotate.read(finished / "stages" / f"annotate_{machine}" / "labels")
@@ -74,8 +74,8 @@ def test_machines_annotate_what_they_did_not_learn_from_and_ltnet_learns_from_al
 
 def test_a_finished_run_is_not_run_again(finished, capsys):
     times = {path: path.stat().st_mtime_ns for path in finished.glob("stages/*/done.json")}
-    assert len(times) == 6
-    assert main.execute(small(), finished) == 0
+    assert len(times) == 7
+    assert main.execute(small(comparators=("em",)), finished) == 0
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
@@ -137,6 +137,7 @@ def test_its_stages_are_measured_on_other_test_sets(finished, faces, tmp_path, c
         ({"data.sets.west.coders": ("machine_east",)}, "a coder must not be named 'machine_east'"),
         ({"union.sets": ("north",)}, "sets: no dataset 'north', there are east, unlabelled, west"),
         ({"union.set_weights": (1.0,)}, "set_weights: 1 numbers, but one is needed for each"),
+        ({"comparators": ("magic",)}, "comparators names 'magic', but the config has no recipe"),
         ({"headline": "magic"}, "headline 'magic' is none of machine_east, machine_west, union"),
     ],
 )
