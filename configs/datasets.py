@@ -110,6 +110,15 @@ def recipe(method: str, dataset: str) -> ConfigDict:
     return config
 
 
+def following(other: ConfigDict) -> ConfigDict:
+    """A copy that follows every change made there; what is set in it is its own."""
+    config = ConfigDict()
+    for field, value in other.items():
+        nested = isinstance(value, ConfigDict)
+        config[field] = following(value) if nested else other.get_oneway_ref(field)
+    return config
+
+
 def alike(other: ConfigDict, dataset: str) -> ConfigDict:
     """One supervised network by another stage's recipe: it follows every change made there.
 

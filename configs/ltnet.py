@@ -84,7 +84,7 @@ def em(other: ConfigDict, dataset: str) -> ConfigDict:
 
 def nal(other: ConfigDict, dataset: str) -> ConfigDict:
     """The noise adaptation layer: one matrix for all coders."""
-    config = _variant(other)
+    config = datasets.following(other)
     config.transition.update(shared=True, start="confusion", constraint="softmax")
     config.transition.weight_decay = 0.0  # it would pull the logits of rows together
     return config
@@ -136,12 +136,12 @@ def _table_1(config: ConfigDict, dataset: str) -> None:
     config.nal = nal(config.ltnet, dataset)
     config.nal.coder_weights = (1 / 3,) * 3  # the mean over annotations: the mixture
     config.e2e_fc = e2e_fc(config.ltnet, dataset)
-    config.ltnet_released = _variant(config.ltnet)
+    config.ltnet_released = datasets.following(config.ltnet)
     config.ltnet_released.loss = "released"
     # Controls: as many steps as LTNet has with its start, and LTNet's loss without its matrices.
     _supervised(config, dataset, "mixture_long", "random")
-    config.mixture_long.steps = 2 * config.ltnet.steps
-    config.identity = _variant(config.ltnet_released)
+    config.mixture_long.steps = 2 * config.ltnet.get_ref("steps")
+    config.identity = datasets.following(config.ltnet_released)
     config.identity.transition.update(delta=0.0, rate=0.0, weight_decay=0.0)
     config.stages = (
         "clean",
@@ -166,11 +166,6 @@ def _supervised(config: ConfigDict, dataset: str, stage: str, label: str) -> Con
     config[stage] = datasets.alike(config.ltnet, dataset)
     config[stage].label = label
     return config[stage]
-
-
-def _variant(other: ConfigDict) -> ConfigDict:
-    """A copy of a recipe."""
-    return ConfigDict(other.copy_and_resolve_references().to_dict())
 
 
 def _confusion(truth: str, taken_for: str) -> tuple[tuple[float, ...], ...]:

@@ -264,6 +264,19 @@ def test_seeds_and_the_baseline_follow_but_can_be_set_alone():
     assert (config.seed, config.data.seed, config.teachers.epochs) == (3, 3, 5.0)
 
 
+def test_comparators_follow_ltnet_but_for_what_makes_them_what_they_are():
+    config = ltnet.get_config("cifar10_small")
+    config.update_from_flattened_dict({"ltnet.steps": 7, "ltnet.transition.epsilon": 0.5})
+    config.ltnet.optimizer.learning_rate = 0.3
+    resolved = config.copy_and_resolve_references()
+    steps = {name: resolved[name].steps for name in config.stages}
+    assert steps == dict.fromkeys(config.stages, 7) | {"mixture_long": 14}
+    assert {resolved[name].optimizer.learning_rate for name in config.stages} == {0.3}
+    assert resolved.ltnet_released.transition.epsilon == 0.5
+    assert (resolved.ltnet.loss, resolved.identity.loss) == ("paper", "released")
+    assert (resolved.nal.transition.shared, resolved.ltnet.transition.shared) == (True, False)
+
+
 @pytest.fixture
 def ferplus(tmp_path):
     """The config of a run on 32 training and 16 test faces in files such as FERPlus's."""
