@@ -128,8 +128,7 @@ def alike(other: ConfigDict, dataset: str) -> ConfigDict:
     for field in config:
         if field not in ("method", "needs", "optimizer", "label", "inference"):
             config[field] = other.get_oneway_ref(field)
-    for field in config.optimizer:
-        config.optimizer[field] = other.optimizer.get_oneway_ref(field)
+    config.optimizer = following(other.optimizer)
     return config
 
 

@@ -176,25 +176,20 @@ def cache(split: Split) -> Split:
     return split if images is split.images else split._replace(images=images)
 
 
-def _may_be_damaged(images: ImageSource) -> bool:
+def _innermost(images: ImageSource) -> Iterator[ImageSource]:
+    """The sources that subsets and unions are made of."""
     if isinstance(images, Subset):
-        return _may_be_damaged(images.images)
-    if isinstance(images, Concatenated):
-        return any(map(_may_be_damaged, images.sources))
-    return hasattr(images, "read")
-
-
-def _in_memory(images: ImageSource) -> bool:
-    """Whether some of it is an array, of which each worker would be sent a copy."""
-    if isinstance(images, Subset):
-        return _in_memory(images.images)
-    if isinstance(images, Concatenated):
-        return any(map(_in_memory, images.sources))
-    return isinstance(images, np.ndarray)
+        yield from _innermost(images.images)
+    elif isinstance(images, Concatenated):
+        for source in images.sources:
+            yield from _innermost(source)
+    else:
+        yield images
 
 
 def _cached(images: ImageSource) -> ImageSource:
-    if isinstance(images, Subset) and _may_be_damaged(images):
+    may_be_damaged = any(hasattr(source, "read") for source in _innermost(images))
+    if isinstance(images, Subset) and may_be_damaged:
         return dataclasses.replace(images, images=_cached(images.images))
     if isinstance(images, Concatenated):
         parts = tuple(map(_cached, images.sources))
@@ -252,8 +247,8 @@ class _Prediction(NamedTuple):
 def _prefetched(
     batches: grain.MapDataset[Batch], images: ImageSource, workers: int, prefetch: int
 ) -> grain.IterDataset[Batch]:
-    if _in_memory(images):
-        workers = 0
+    if any(isinstance(source, np.ndarray) for source in _innermost(images)):
+        workers = 0  # each would be sent a copy of what is in memory
     threads = 1 if workers else min(_cores(), prefetch)
     dataset = batches.to_iter_dataset(grain.ReadOptions(threads, prefetch))
     if not workers:
