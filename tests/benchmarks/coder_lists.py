@@ -35,7 +35,7 @@ def main() -> None:
     rows = prepared.read_rows(folder / "train_labels.csv", ["index", "label", "class"])
     known = np.array([int(label) for _, (_, label, _) in rows])
     for name, coders in LISTS.items():
-        said = dataset._read_list(folder / name, len(known))
+        said = dataset.read_list(folder / name, len(known))
         annotations = np.stack([said[coder] for coder in coders], axis=1)
         report: dict[str, Any] = {"list": name} | {c: right(said[c], known) for c in coders}
         votes = [right(majority(annotations, seed), known) for seed in range(10)]

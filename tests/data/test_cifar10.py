@@ -130,7 +130,7 @@ def test_real_lists_are_as_wrong_as_published(tmp_path):
 
     The lists are checked without the pictures, which would take ten seconds to prepare."""
     truth = np.array(files._read_labels(REAL / "train_labels.csv"))
-    said = dataset._read_list(REAL / "ltnet_noise_60_70_80.csv", len(truth))
+    said = dataset.read_list(REAL / "ltnet_noise_60_70_80.csv", len(truth))
     annotations = np.stack(list(said.values()), axis=1)
     np.testing.assert_allclose(
         (annotations == truth[:, None]).mean(axis=0), [0.6, 0.7, 0.8], atol=0.01

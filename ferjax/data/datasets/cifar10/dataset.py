@@ -38,7 +38,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     train, test = (_read(builder, split) for split in files.BINARY)
     said = {CLEAN: train.truth}
     for name in config.lists:
-        said |= _read_list(folder / name, len(train.truth))
+        said |= read_list(folder / name, len(train.truth))
     missing = [name for name in config.coders if name not in said]
     if missing:
         raise UserError(f"data.coders: no coder {missing[0]!r}, there are {', '.join(said)}")
@@ -57,6 +57,35 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
             for name in coders
         ),
     )
+
+
+def read_list(path: Path, pictures: int) -> dict[str, Int32[np.ndarray, " pictures"]]:
+    """What each coder of a list says of every picture, -1 of those it does not list.
+
+    Args:
+      path: CSV with columns `index`, a place below `pictures`, and one a
+        coder, labels from 0 to 9 or -1.
+      pictures: how many there are.
+
+    Raises:
+      UserError: if the file is missing or malformed.
+    """
+    if not path.exists():
+        raise UserError(f"data.lists: no file {path}")
+    rows = prepared.read_rows(path, None)
+    _, header = next(rows)
+    if header[:1] != ["index"] or len(header) < 2 or len(set(header)) < len(header):
+        raise UserError(f"{path}:1: expected the header index and one name a coder, {header}")
+    said = np.full((pictures, len(header) - 1), UNKNOWN, np.int32)
+    for line, (index, *labels) in rows:
+        place = prepared.number(index, pictures - 1, path, line)
+        said[place] = [
+            UNKNOWN
+            if label == str(UNKNOWN)
+            else prepared.number(label, len(files.CLASSES) - 1, path, line)
+            for label in labels
+        ]
+    return dict(zip(header[1:], said.T, strict=True))
 
 
 def _read(builder: prepared.Builder, split: str) -> Split:
@@ -79,23 +108,3 @@ def _read(builder: prepared.Builder, split: str) -> Split:
 def _annotated(split: Split, annotations: Int32[np.ndarray, "rows coders"]) -> Split:
     va = np.full((*annotations.shape, 2), np.nan, np.float32)
     return split._replace(labels={"annotations": annotations, "va": va})
-
-
-def _read_list(path: Path, pictures: int) -> dict[str, Int32[np.ndarray, " pictures"]]:
-    """What each coder of a list says of every picture, -1 of those it does not list."""
-    if not path.exists():
-        raise UserError(f"data.lists: no file {path}")
-    rows = prepared.read_rows(path, None)
-    _, header = next(rows)
-    if header[:1] != ["index"] or len(header) < 2 or len(set(header)) < len(header):
-        raise UserError(f"{path}:1: expected the header index and one name a coder, {header}")
-    said = np.full((pictures, len(header) - 1), UNKNOWN, np.int32)
-    for line, (index, *labels) in rows:
-        place = prepared.number(index, pictures - 1, path, line)
-        said[place] = [
-            UNKNOWN
-            if label == str(UNKNOWN)
-            else prepared.number(label, len(files.CLASSES) - 1, path, line)
-            for label in labels
-        ]
-    return dict(zip(header[1:], said.T, strict=True))
