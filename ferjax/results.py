@@ -71,8 +71,10 @@ def latent_truth(
 def cost(stages: dict[str, Any], workdir: Path) -> dict[str, float]:
     """Seconds and peak memory of all stages, of whatever sessions they were run in."""
     done = [json.loads((workdir / "stages" / name / "done.json").read_text()) for name in stages]
+    lines = MetricsFile(workdir / "metrics.jsonl").read()
+    labelling = sum(line["seconds"] for line in lines if line["split"] == "annotate")
     return {
-        "wall_seconds": sum(stage["seconds"] for stage in stages.values()),
+        "wall_seconds": sum(stage["seconds"] for stage in stages.values()) + labelling,
         "peak_memory_bytes": max(stage["peak_memory_bytes"] for stage in done),
     }
 

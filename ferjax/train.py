@@ -98,7 +98,7 @@ def prepare(
             raise UserError(f"{field} {size} does not divide by the {devices.total} devices")
     if config.method not in METHODS:
         raise UserError(f"{name}.method {config.method!r} is none of {', '.join(METHODS)}")
-    dataset, rows = _said(dataset, config)
+    dataset, rows = learnt_from(dataset, config)
     faces = len(dataset.train.images)
     if config.batch_size > faces:
         raise UserError(f"{name}.batch_size {config.batch_size} exceeds the {faces} training faces")
@@ -134,10 +134,17 @@ def prepare(
     )
 
 
-def _said(dataset: Dataset, config: ConfigDict) -> tuple[Dataset, Int32[np.ndarray, " rows"]]:
-    """What the stage trains on: of its sets, by its coders, with its label; and which rows.
+def learnt_from(dataset: Dataset, config: ConfigDict) -> tuple[Dataset, Int32[np.ndarray, " rows"]]:
+    """What a stage trains on: of its sets, by its coders, with its label.
 
     Without faces that none of its coders annotated, unless the recipe wants these.
+
+    Returns:
+      The dataset, and the places of its training faces among those of the run, ascending.
+
+    Raises:
+      UserError: for a set or coder that there is not, no annotated face, or labels that truth
+        inference cannot make.
     """
     unknown = set(config.sets) - set(dataset.sets)
     if unknown:

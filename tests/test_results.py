@@ -66,6 +66,13 @@ def test_the_table_has_a_row_for_each_head_the_main_one_last(workdir):
     assert table[1].split()[1:] == ["50.00", "70.00", "90.00"]
 
 
+def test_labelling_counts_as_time_of_the_run(workdir):
+    MetricsFile(workdir / "metrics.jsonl").write(
+        stage="annotate_east", split="annotate", step=1, epoch=1.0, seconds=30.0
+    )
+    assert results.summarise(tiny.config(), workdir)["wall_seconds"] == 36
+
+
 def test_a_finished_stage_without_metrics_is_named(workdir):
     (workdir / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match="baseline"):

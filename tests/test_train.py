@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ferjax import parallel, preemption, train
+from configs import ltnet as ltnet_config
+from ferjax import parallel, plan, preemption, train
 from ferjax.errors import UserError
-from ferjax.methods import METHODS
+from ferjax.methods import METHODS, ltnet
 from ferjax.methods.method import State
+from ferjax.writers import MetricsFile
 from tests import tiny
 
 
@@ -36,6 +38,50 @@ def test_a_stopped_and_resumed_run_equals_a_straight_one(tmp_path, monkeypatch):
     tiny.assert_same(resumed, straight)
     assert tiny.lines(tmp_path / "stopped", "eval") == tiny.lines(tmp_path / "straight", "eval")
     assert tiny.lines(tmp_path / "stopped", "train") == tiny.lines(tmp_path / "straight", "train")
+
+
+def prepare_with_coders(folder, recipe) -> train.Training:
+    """A stage that learns with transition matrices."""
+    whole = tiny.config()
+    recipe.batch_size, recipe.epochs = 16, 2.0
+    whole.coders = recipe
+    config = plan.join(recipe, whole)
+    devices = parallel.find_devices("jit", jax.devices()[:2])
+    metrics = MetricsFile(folder / "metrics.jsonl")
+    return train.prepare("coders", config, tiny.dataset(), folder / "coders", metrics, devices)
+
+
+def test_ltnet_stopped_with_its_matrices_still_frozen_equals_a_straight_run(tmp_path, monkeypatch):
+    recipe = ltnet_config.ltnet("ferplus")
+    recipe.transition.update(freeze_epochs=1.0, optimizer="", rate=10.0)
+
+    def learn(name):
+        return parallel.to_host(train.train(prepare_with_coders(tmp_path / name, recipe), {}))
+
+    straight = learn("straight")
+    stop_at(monkeypatch, 1)
+    with pytest.raises(preemption.Preempted, match="step 1"):
+        learn("stopped")
+    stop_at(monkeypatch, 0)
+    tiny.assert_same(learn("stopped"), straight)
+    first, *_, last = (x["diagonal_of_coder"] for x in tiny.lines(tmp_path / "straight", "train"))
+    assert first != last, "the matrices moved after the first epoch"
+
+
+def test_a_layer_that_starts_from_a_networks_confusion_begins_with_it(tmp_path):
+    """The layer's rate is 0, so that it ends as it began."""
+    baseline = tiny.prepare(tmp_path, "baseline")
+    network = train.train(baseline, {})
+    recipe = ltnet_config.nal(ltnet_config.ltnet("ferplus"), "ferplus")
+    recipe = recipe.copy_and_resolve_references()
+    recipe.needs.network = "baseline"
+    recipe.transition.rate = 0.0
+    training = prepare_with_coders(tmp_path, recipe)
+    state = parallel.to_host(train.train(training, {"network": parallel.to_host(network)}))
+    split = training.dataset.train
+    probs = baseline.sweep(network, split)["network"]
+    expected = ltnet.confusions(probs, split.labels["annotations"])
+    np.testing.assert_allclose(ltnet.learnt_matrices(training.config, state), expected, atol=1e-5)
 
 
 def test_a_balanced_run_on_pmap_resumes_in_mid_epoch_and_at_its_end(tmp_path, monkeypatch):

@@ -24,7 +24,8 @@ Probs = Float[Array, "batch classes"]
 
 
 MOST_HEADS = 20
-"""With more coders than this, what each would say is not predicted."""
+"""Of more coders than this it is neither predicted what each would say nor logged how right
+each is."""
 
 
 class Layer(NamedTuple):
@@ -129,8 +130,12 @@ def make(
         said = layer.said(layer.project(state.params[layer.name]), probs)
         return {"truth": probs} | {head: said[:, c] for c, head in enumerate(heads[1:])}
 
+    def learnt(state: State) -> dict[str, np.ndarray]:
+        return {"coders": np.array(layer.coders)}
+
     rows = method.epoch_rows(config, info)
-    return Method(init, train_step, tuple((name, "class") for name in heads), predict, rows)
+    classes = tuple((name, "class") for name in heads)
+    return Method(init, train_step, classes, predict, rows, learnt=learnt)
 
 
 def network_of(state: State) -> tuple[Any, Any]:

@@ -83,6 +83,8 @@ def make(config: ConfigDict, info: Info) -> Method:
         return chosen.trace * jnp.trace(matrices(params), axis1=1, axis2=2).sum()
 
     def watched(params: dict) -> dict[str, jax.Array]:
+        if len(names) > coders.MOST_HEADS:
+            return {}
         diagonal = jnp.diagonal(matrices(params), axis1=1, axis2=2).mean(axis=1)
         return {f"diagonal_of_{name}": diagonal[c] for c, name in enumerate(names)}
 

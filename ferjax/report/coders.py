@@ -72,7 +72,7 @@ def pictures(
         yield _latent_truth(faces, dataset)
     shares = agreement(faces, dataset)
     if shares:
-        yield _agreement(shares, dataset)
+        yield _agreement(shares, len(faces.rows), dataset)
         yield _samples(next(iter(shares)), faces, dataset)
 
 
@@ -185,8 +185,8 @@ def _latent_truth(faces: Faces, dataset: Dataset) -> Picture:
             counts, dataset.classes, "Latent truth: % of each known truth", columns="latent truth"
         ),
         f"Latent truth against known truth: {share:.1%} agree.",
-        f"Of {known.sum():,} training faces whose truth is known, {share:.1%} have it as their "
-        f"latent truth.{_who_knows(faces, dataset)}",
+        f"Of {known.sum():,} training faces whose truth is known, out of {len(known):,} looked at, "
+        f"{share:.1%} have it as their latent truth.{_who_knows(faces, dataset)}",
     )
 
 
@@ -197,10 +197,14 @@ def _who_knows(faces: Faces, dataset: Dataset) -> str:
     oracles = [name for name, is_one in zip(dataset.coders, right, strict=True) if is_one]
     if not oracles:
         return " No coder knew it."
-    return f" It is what {' and '.join(oracles)} said, whose annotations the model learnt from."
+    shares = dict(zip(dataset.coders, both.mean(axis=0), strict=True))
+    said = " and ".join(f"{name} said of {shares[name]:.0%} of them" for name in oracles)
+    return f" It is what {said}, which the model learnt from."
 
 
-def _agreement(shares: dict[tuple[str, int, int], np.ndarray], dataset: Dataset) -> Picture:
+def _agreement(
+    shares: dict[tuple[str, int, int], np.ndarray], count: int, dataset: Dataset
+) -> Picture:
     names = [
         f"{name + ': ' if name else ''}{dataset.coders[first]}, {dataset.coders[second]}"
         for name, first, second in shares
@@ -210,7 +214,7 @@ def _agreement(shares: dict[tuple[str, int, int], np.ndarray], dataset: Dataset)
         figures.stacked_shares(np.stack(list(shares.values())), names, CASES),
         "How often the latent truth agrees with two coders, in five cases.",
         "Of the faces that both coders annotated, how many are of each case, for each dataset and "
-        "two of its coders.",
+        f"two of its coders; among {count:,} training faces.",
     )
 
 

@@ -39,6 +39,8 @@ EPOCHS = "epochs of the stage"
 _PARTS = ("#0072B2", "#E69F00", "#B84700", "#56B4E9", "#CC79A7")
 _INK, _MUTED = "#1c2027", "#6b7280"
 _DASHES = ((0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
+_MARKERS = ("", "s", "^", "D", "v", "x")
+"""On the main curves of the first, second, ... six stages, which share six colours."""
 _DROP = 0.01
 """A best evaluation is marked where the last one lies further below it than this."""
 
@@ -48,12 +50,12 @@ class Curve(NamedTuple):
 
     Attributes:
       name: its label.
-      epochs: finished epochs at each point.
+      at: finished epochs, or steps, at each point.
       values: one a point; nan where there is none.
     """
 
     name: str
-    epochs: Float[np.ndarray, " points"]
+    at: Float[np.ndarray, " points"]
     values: Float[np.ndarray, " points"]
 
 
@@ -72,14 +74,14 @@ class Face(NamedTuple):
 
 
 def learning_curves(
-    stages: Mapping[str, tuple[Sequence[Curve], Sequence[Curve]]], right_labels: float | None
+    stages: Mapping[str, tuple[Sequence[Curve], Sequence[Curve]]], right_labels: Mapping[str, float]
 ) -> Figure:
     """Loss with its terms, and accuracy on the given labels, a row for each stage.
 
     Args:
       stages: (losses, accuracies in [0, 1]) of each stage, the main ones first.
-      right_labels: share of given labels that are right, where known; a network that agrees with
-        more of them than that has learnt wrong ones by heart.
+      right_labels: share of the labels given to a stage that are right, where known; a network that
+        agrees with more of them than that has learnt wrong ones by heart.
     """
     figure = Figure(figsize=(11, 0.4 + 2.9 * len(stages)), layout="constrained")
     panels = figure.subplots(len(stages), 2, squeeze=False)
@@ -95,34 +97,34 @@ def learning_curves(
         _plot(accuracy, percent, colour)
         accuracy.set_title(f"{stage}: accuracy on the given labels, %")
         accuracy.set_ylim(limits)
-        if right_labels is not None:
-            _reference(accuracy, 100 * right_labels, "{:.0f}% of them are right")
+        if stage in right_labels:
+            _reference(accuracy, 100 * right_labels[stage], "{:.0f}% of them are right")
         _label_ends(accuracy, [(curve, colour) for curve in percent], gap=0.1, number="{:.1f}")
         for panel in (loss, accuracy):
-            _epoch_axis(panel, terms[0].epochs[-1])
+            _whole_axis(panel, terms[0].at[-1])
     for panel in panels[-1]:
         panel.set_xlabel(EPOCHS)
     return figure
 
 
 def evaluation_curves(stages: Mapping[str, Sequence[Curve]]) -> Figure:
-    """Accuracy on the test split of every stage's heads over the epochs of the stage.
+    """Accuracy on the test split of every stage's heads over the steps of the stage.
 
     Args:
       stages: curves of each stage in [0, 1], the main head first.
     """
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     panel = figure.subplots()
-    last_epoch = max(curve.epochs[-1] for curves in stages.values() for curve in curves)
+    last_step = max(curve.at[-1] for curves in stages.values() for curve in curves)
     named: list[tuple[Curve, str]] = []
     for row, (stage, curves) in enumerate(stages.items()):
         colour = _stage_colour(row)
         percent = [_percent(curve) for curve in curves]
-        _plot(panel, percent, colour)
+        _plot(panel, percent, colour, _MARKERS[row // len(STAGE_COLOURS) % len(_MARKERS)])
         _mark_best(panel, percent[0], colour)
-        if percent[0].epochs[-1] < last_epoch:
+        if percent[0].at[-1] < last_step:
             panel.plot(
-                (percent[0].epochs[-1], last_epoch),
+                (percent[0].at[-1], last_step),
                 (percent[0].values[-1], percent[0].values[-1]),
                 color=colour,
                 lw=1,
@@ -132,8 +134,8 @@ def evaluation_curves(stages: Mapping[str, Sequence[Curve]]) -> Figure:
             name = stage if len(percent) == 1 else f"{stage}/{curve.name}"
             named.append((curve._replace(name=name), colour))
     panel.set_title("Test accuracy, %")
-    panel.set_xlabel(EPOCHS)
-    _epoch_axis(panel, last_epoch)
+    panel.set_xlabel("training steps of the stage")
+    _whole_axis(panel, last_step)
     _label_ends(panel, named, gap=0.045, number="{:.1f}")
     return figure
 
@@ -157,7 +159,7 @@ def weight_curves(stages: Mapping[str, Sequence[Curve]], title: str) -> Figure:
     panel.set_title(title)
     panel.set_xlabel(EPOCHS)
     panel.set_ylim(0, 1)
-    _epoch_axis(panel, max(curve.epochs[-1] for curve, _ in named))
+    _whole_axis(panel, max(curve.at[-1] for curve, _ in named))
     _label_ends(panel, named, gap=0.08)
     return figure
 
@@ -434,27 +436,30 @@ def _stage_colour(row: int) -> str:
     return STAGE_COLOURS[row % len(STAGE_COLOURS)]
 
 
-def _plot(panel: Axes, curves: Sequence[Curve], colour: str) -> None:
-    """The first curve strong, the others thin and each dashed in its own way."""
+def _plot(panel: Axes, curves: Sequence[Curve], colour: str, marker: str = "") -> None:
+    """The first curve strong and with its markers, the others thin and each dashed differently."""
     for place, curve in enumerate(curves):
         main = place == 0
         panel.plot(
-            curve.epochs,
+            curve.at,
             curve.values,
             color=colour,
             lw=2.4 if main else 1.2,
             alpha=1.0 if main else 0.8,
             ls="-" if main else _DASHES[(place - 1) % len(_DASHES)],
-            marker="o" if len(curve.epochs) == 1 else None,
+            marker="o" if len(curve.at) == 1 else marker if main else "",
+            ms=6,
             zorder=3 if main else 2,
             clip_on=False,
         )
 
 
-def _limits(stages: Sequence[Sequence[Curve]], right_labels: float | None) -> tuple[float, float]:
+def _limits(
+    stages: Sequence[Sequence[Curve]], right_labels: Mapping[str, float]
+) -> tuple[float, float]:
     """Limits in per cent that hold the accuracies of all stages, so that they can be compared."""
     levels = [100 * value for curves in stages for curve in curves for value in curve.values]
-    levels += [] if right_labels is None else [100 * right_labels]
+    levels += [100 * share for share in right_labels.values()]
     low, high = np.nanmin(levels or [0.0]), np.nanmax(levels or [100.0])
     margin = max(1.0, 0.12 * (high - low))
     return max(0.0, low - margin), high + margin
@@ -464,7 +469,7 @@ def _percent(curve: Curve) -> Curve:
     return curve._replace(values=100 * curve.values)
 
 
-def _epoch_axis(panel: Axes, last: float) -> None:
+def _whole_axis(panel: Axes, last: float) -> None:
     panel.set_xlim(0, last)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -524,11 +529,11 @@ def _mark_best(panel: Axes, curve: Curve, colour: str) -> None:
     best = int(np.nanargmax(curve.values))
     if curve.values[best] - curve.values[-1] < 100 * _DROP:
         return
-    epoch, value = curve.epochs[best], curve.values[best]
-    panel.plot(epoch, value, "o", ms=8, mfc="white", mec=colour, mew=2, zorder=4)
+    place, value = curve.at[best], curve.values[best]
+    panel.plot(place, value, "o", ms=8, mfc="white", mec=colour, mew=2, zorder=4)
     panel.annotate(
         f"best {value:.1f}, ends {value - curve.values[-1]:.1f} lower",
-        xy=(epoch, value),
+        xy=(place, value),
         xytext=(0, -10),
         textcoords="offset points",
         ha="center",

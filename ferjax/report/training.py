@@ -5,28 +5,33 @@ Everything is drawn from what the run left behind (`metrics.jsonl`, each stage's
 shows the truth wherever it is known.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int32
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from ferjax import results, sweep, writers
+from ferjax import plan, results, sweep, writers
 from ferjax.data.record import UNKNOWN, Dataset, given_labels
 from ferjax.evaluate import right_classes
 from ferjax.report import coders, figures, page
 from ferjax.report.figures import Curve, Face
 from ferjax.report.parts import Picture, Pictures, configuration, duration, percent
+from ferjax.train import learnt_from
 
 SHEET_FACES = 18
 """Faces on each sheet."""
 
 DIAGONAL = "diagonal_of_"
 """Beginning of the metrics that tell the mean diagonal of a coder's matrix."""
+
+EVERY_ANNOTATION = ("random", "soft")
+"""Labels by which a stage learns from each annotation of a face."""
 
 _NO_LOSS = {
     "step",
@@ -40,6 +45,20 @@ _NO_LOSS = {
 }
 
 
+class Learner(NamedTuple):
+    """A finished stage and what it learnt from.
+
+    Attributes:
+      dataset: of its coders, with its label, and without the images.
+      rows: places of the dataset's training faces among those of the run.
+      learnt: what its method says it learnt, see `methods.method`.
+    """
+
+    dataset: Dataset
+    rows: Int32[np.ndarray, " rows"]
+    learnt: Mapping[str, np.ndarray]
+
+
 def write(config: ConfigDict, folder: Path, dataset: Dataset, result: dict[str, Any]) -> None:
     """Writes the report of a finished run; for process 0 alone.
 
@@ -51,21 +70,22 @@ def write(config: ConfigDict, folder: Path, dataset: Dataset, result: dict[str, 
     """
     show = Pictures(folder / "report").show
     stages = _lines_by_stage(folder)
-    predictions, learnt = (
-        np.load(folder / "stages" / config.headline / f"{name}.npz")
-        for name in ("predictions", "learnt")
-    )
+    predictions = np.load(folder / "stages" / config.headline / "predictions.npz")
+    learners = {name: _learner(folder, name, dataset) for name in stages}
+    headline = learners[config.headline]
     with matplotlib.rc_context(figures.STYLE):
         sections = {
             "Results": _results(result),
-            "Accuracy over epochs": show(
-                _test_curves(stages, heads=1 if len(stages) > 6 else None)
-            ),
-            "Training": show(_training_curves(stages, dataset)),
+            "Accuracy over steps": show(_test_curves(stages, heads=1 if len(stages) > 6 else None)),
+            "Training": show(_training_curves(stages, learners)),
             "What is taken for what": show([_confusion(result, dataset)]),
-            "Coders and latent truth": show(coders.pictures(learnt, predictions, dataset)),
+            "Coders and latent truth": show(
+                coders.pictures(
+                    headline.learnt, predictions, dataset.of_coders(headline.dataset.coders)
+                )
+            ),
             "Test faces": show(_test_faces(predictions, dataset, result)),
-            "Labels in doubt": show(_doubts(predictions, dataset, result)),
+            "Labels in doubt": show(_doubts(predictions, headline, dataset, result)),
             "Data and configuration": _provenance(config, folder, dataset),
         }
     title = f"{result['headline']} on {config.data.name}"
@@ -96,7 +116,7 @@ def write_sweep(config: ConfigDict, folder: Path, dataset: Dataset, table: sweep
         )
         sections = {
             "Results": page.table(columns, rows) + show([picture]),
-            "Accuracy over epochs": show(_test_curves(_lines_by_stage(folder), heads=1)),
+            "Accuracy over steps": show(_test_curves(_lines_by_stage(folder), heads=1)),
             "Data and configuration": _provenance(config, folder, dataset),
         }
     title = f"Sweep over {table.varied} on {config.data.name}"
@@ -143,7 +163,16 @@ def _lead(result: dict[str, Any], dataset: Dataset) -> str:
 
 def _faces(dataset: Dataset) -> str:
     train, test = len(dataset.train.images), len(dataset.test.images)
-    return f"Facial expression recognition, {train:,} training and {test:,} test faces."
+    return f"{train:,} training and {test:,} test images."
+
+
+def _learner(folder: Path, stage: str, dataset: Dataset) -> Learner:
+    mine = folder / "stages" / stage
+    recipe = ConfigDict(json.loads((mine / plan.STAGE).read_text())["recipe"])
+    nothing = np.empty((len(dataset.train.images), 0, 0, 0), np.uint8)
+    without_images = dataset._replace(train=dataset.train._replace(images=nothing))
+    seen, rows = learnt_from(without_images, recipe)
+    return Learner(seen, rows, np.load(mine / "learnt.npz"))
 
 
 def _lines_by_stage(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -191,7 +220,7 @@ def _test_curves(
     for name, lines in stages.items():
         evaluations = [line for line in lines if line["split"] == "eval"]
         fields = [field for field in evaluations[-1] if field.endswith("/accuracy")]
-        curves[name] = [_curve(evaluations, field) for field in fields[:heads]]
+        curves[name] = [_curve(evaluations, field, over="step") for field in fields[:heads]]
     caption = (
         "Accuracy on the test faces at each evaluation; the thick line is a stage's main head. A "
         "curve that rises and then falls has begun to learn wrong labels by heart: an open circle "
@@ -199,19 +228,19 @@ def _test_curves(
     )
     if len(stages) > 1:
         caption += (
-            " Every stage counts its own epochs from 0, also one that starts after another; a "
+            " Every stage counts its own steps from 0, also one that starts after another; a "
             "dotted line carries the last value of a shorter stage on for comparison."
         )
     yield Picture(
         "test_accuracy.png",
         figures.evaluation_curves(curves),
-        "Test accuracy over the epochs of every head of every stage.",
+        "Test accuracy over the steps of every head of every stage.",
         caption,
     )
 
 
 def _training_curves(
-    stages: dict[str, list[dict[str, Any]]], dataset: Dataset
+    stages: dict[str, list[dict[str, Any]]], learners: Mapping[str, Learner]
 ) -> Iterator[Picture]:
     training = {
         name: [line for line in lines if line["split"] == "train"] for name, lines in stages.items()
@@ -220,16 +249,17 @@ def _training_curves(
         "Means over each epoch, on augmented faces, with every term as the method logs it. A "
         "stage's thick line is its loss, or the mean of its networks."
     )
-    share = _right_share(dataset)
-    if share is not None:
+    found = {name: _right_share(learner) for name, learner in learners.items()}
+    shares = {name: share for name, share in found.items() if share is not None}
+    if shares:
         caption += (
-            f" {share:.1%} of the given labels are right (dashed): a network that agrees with more "
-            "of them than that has learnt wrong ones by heart."
+            " The dashed line is the share of the given labels that are right: a network that "
+            "agrees with more of them than that has learnt wrong ones by heart."
         )
     yield Picture(
         "learning_curves.png",
         figures.learning_curves(
-            {name: (_losses(lines), _accuracies(lines)) for name, lines in training.items()}, share
+            {name: (_losses(lines), _accuracies(lines)) for name, lines in training.items()}, shares
         ),
         "Training loss and accuracy on the given labels over epochs, a row for each stage.",
         caption,
@@ -256,11 +286,16 @@ def _training_curves(
         )
 
 
-def _right_share(dataset: Dataset) -> float | None:
-    """Share of the given training labels that are right; None if all are, or if nobody knows."""
-    truth = dataset.train.truth
-    given = given_labels(dataset.train.labels, dataset.coders, dataset.label)
+def _right_share(learner: Learner) -> float | None:
+    """Share of the labels given to a stage that are right; None if all are, or if nobody knows."""
+    dataset = learner.dataset
+    truth = dataset.train.truth[:, None]
+    if dataset.label in EVERY_ANNOTATION or "coders" in learner.learnt:
+        given = dataset.train.labels["annotations"]
+    else:
+        given = given_labels(dataset.train.labels, dataset.coders, dataset.label)[:, None]
     known = (truth != UNKNOWN) & (given != UNKNOWN)
+    truth = np.broadcast_to(truth, given.shape)
     wrong = given[known] != truth[known]
     return float(1 - wrong.mean()) if wrong.any() else None
 
@@ -292,19 +327,19 @@ def _first(main: str, fields: Sequence[str]) -> list[str]:
     return sorted(fields, key=lambda field: field != main)
 
 
-def _curve(lines: Sequence[dict[str, Any]], field: str) -> Curve:
+def _curve(lines: Sequence[dict[str, Any]], field: str, over: str = "epoch") -> Curve:
     name = field.removesuffix("/accuracy").replace("_", " ")
-    epochs = np.array([line["epoch"] for line in lines], np.float64)
-    return Curve(name, epochs, np.array([line[field] for line in lines], np.float64))
+    places = np.array([line[over] for line in lines], np.float64)
+    return Curve(name, places, np.array([line[field] for line in lines], np.float64))
 
 
 def _epoch_means(lines: Sequence[dict[str, Any]], field: str) -> Curve:
     """A field averaged over the lines of each epoch, at the last of them."""
     curve = _curve(lines, field)
-    _, epoch = np.unique(np.ceil(curve.epochs - 1e-6), return_inverse=True)
+    _, epoch = np.unique(np.ceil(curve.at - 1e-6), return_inverse=True)
     sizes = np.bincount(epoch)
     return curve._replace(
-        epochs=curve.epochs[np.cumsum(sizes) - 1],
+        at=curve.at[np.cumsum(sizes) - 1],
         values=np.bincount(epoch, weights=curve.values) / sizes,
     )
 
@@ -364,11 +399,16 @@ def _test_faces(
 
 
 def _doubts(
-    predictions: Mapping[str, np.ndarray], dataset: Dataset, result: dict[str, Any]
+    predictions: Mapping[str, np.ndarray],
+    learner: Learner,
+    dataset: Dataset,
+    result: dict[str, Any],
 ) -> Iterator[Picture]:
     train, classes = dataset.train, dataset.classes
     probs, rows = predictions["train"], predictions["train_rows"]
-    given = given_labels(train.labels, dataset.coders, dataset.label)[rows]
+    seen = learner.dataset
+    given = given_labels(seen.train.labels, seen.coders, seen.label)
+    given = given[np.searchsorted(learner.rows, rows)]
     truth = train.truth[rows]
     faces = []
     for place in most_doubted(probs, given, SHEET_FACES):
@@ -390,7 +430,7 @@ def _doubts(
             "doubts.png",
             figures.face_sheet(faces),
             "Training faces with the given label, the network's, and the truth.",
-            _doubt_caption(probs, given, truth, result["headline"]),
+            _doubt_caption(probs, given, truth, result["headline"]) + _of_several(seen),
         )
 
 
@@ -416,6 +456,15 @@ def _doubt_caption(probs: np.ndarray, given: np.ndarray, truth: np.ndarray, head
             f"these are wrong, and they are {both / wrong.sum():.0%} of all wrong ones."
         )
     return text
+
+
+def _of_several(dataset: Dataset) -> str:
+    """What 'given' means if faces have several annotations."""
+    several = (dataset.train.labels["annotations"] != UNKNOWN).sum(axis=1).max(initial=0) > 1
+    if not several or dataset.label in (*dataset.coders, "votes", "multi_target"):
+        return ""
+    found = "what truth inference finds" if dataset.label == "inferred" else "the most frequent"
+    return f" Where several coders annotated a face, the given label is {found}."
 
 
 def _provenance(config: ConfigDict, folder: Path, dataset: Dataset) -> str:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ferjax import results, writers
+from ferjax import plan, results, train, writers
 from ferjax.data.record import Dataset, Split
 from ferjax.report import figures, page, training
+from tests import tiny
 
 CLASSES = ("neutral", "happy", "sad")
 PNG = b"\x89PNG"
@@ -84,6 +85,8 @@ def fake_run(workdir, with_lambda=True):
         train = rng.dirichlet(np.ones(3), 100).astype(np.float32)
         np.savez(folder / "predictions.npz", test=test, train=train, train_rows=rows)
         np.savez(folder / "learnt.npz")
+        recipe = {"sets": (), "coders": (), "label": "", "unlabelled": False}
+        writers.write_json(folder / plan.STAGE, {"recipe": recipe})
     saved = {"config": json.loads(config.to_json_best_effort()), "versions": {"jax": "9.8.7"}}
     writers.write_json(workdir / "config.json", saved)
     return config
@@ -163,7 +166,59 @@ def test_loss_is_the_main_curve_whatever_the_order_of_the_metrics():
     terms = training._losses([other, line])
     assert [curve.name for curve in terms] == ["loss", "consistency"]
     np.testing.assert_allclose(terms[0].values, [3.0])  # the epoch's mean, at its end
-    np.testing.assert_allclose(terms[0].epochs, [1.0])
+    np.testing.assert_allclose(terms[0].at, [1.0])
+
+
+def told_apart(label, coders=(), learnt=None):
+    """A stage that learnt from two coders, one of whom knew; the other is wrong of one in four."""
+    data = tiny.dataset(train_size=40)
+    truth = data.train.truth
+    wrong = np.where(np.arange(40) % 4 == 0, 1 - truth, truth)
+    labels = {
+        "annotations": np.stack([wrong, truth], axis=1).astype(np.int32),
+        "va": np.full((40, 2, 2), np.nan, np.float32),
+    }
+    data = data._replace(coders=("a", "clean"), train=data.train._replace(labels=labels))
+    recipe = ConfigDict({"sets": (), "coders": coders, "label": label, "unlabelled": False})
+    seen, rows = train.learnt_from(data, recipe)
+    return training.Learner(seen, rows, learnt or {})
+
+
+def test_each_stage_is_measured_by_the_labels_that_it_got():
+    assert training._right_share(told_apart("a")) == 0.75
+    assert training._right_share(told_apart("clean")) is None
+    assert training._right_share(told_apart("random")) == 0.875
+    assert training._right_share(told_apart("majority", coders=("a",))) == 0.75
+    layered = told_apart("majority", learnt={"coders": np.array(["a", "clean"])})
+    assert training._right_share(layered) == 0.875
+
+
+def test_what_given_means_is_said_where_faces_have_several_annotations():
+    assert training._of_several(told_apart("a").dataset) == ""
+    assert training._of_several(told_apart("random", coders=("a",)).dataset) == ""
+    assert "is the most frequent" in training._of_several(told_apart("random").dataset)
+
+
+def test_a_coder_who_knew_the_truth_but_was_not_learnt_from_does_not_appear(tmp_path):
+    data = tiny.dataset(train_size=40)
+    said = np.stack([1 - data.train.truth, data.train.truth], axis=1).astype(np.int32)
+    labels = {"annotations": said, "va": np.full((40, 2, 2), np.nan, np.float32)}
+    data = data._replace(coders=("a", "clean"), train=data.train._replace(labels=labels))
+    config = fake_run(tmp_path)
+    for stage in config.stages:
+        folder = tmp_path / "stages" / stage
+        test, learnt = np.eye(2)[data.test.truth], np.eye(2)[data.train.truth]
+        rows = np.arange(40, dtype=np.int32)
+        np.savez(folder / "predictions.npz", test=test, train=learnt, train_rows=rows)
+        np.savez(folder / "learnt.npz", coders=np.array(["a"]), transitions=np.eye(2)[None])
+        recipe = {"sets": (), "coders": ("a",), "label": "", "unlabelled": False}
+        writers.write_json(folder / plan.STAGE, {"recipe": recipe})
+    result = results.summarise(config, tmp_path)
+    result["confusion"] = [[1, 0], [0, 1]]
+    training.write(config, tmp_path, data, result)
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert "No coder knew it." in text
+    assert "Of 40 labelled faces looked at, 40 carry a wrong label" in text
 
 
 def test_labels_of_curves_are_moved_apart_but_no_further_than_needed():
