@@ -86,9 +86,10 @@ def annotate(
 
     Raises:
       UserError: for sizes that don't go together.
-      Preempted: when asked to stop, after the shard at hand.
+      Preempted: when asked to stop, after the shard at hand; several processes don't heed it.
     """
     settings.check()
+    metrics.forget(stage, after_step=len(faces.rows))  # no line of it; one cut short by a kill
     parts = _parts(len(faces.rows), settings.shard_size, folder)
     mine = range(jax.process_index(), len(parts), jax.process_count())
     missing = [shard for shard in mine if not parts[shard].exists()]
@@ -109,10 +110,11 @@ def annotate(
             cpu_seconds=time.process_time(),
             memory_bytes=parallel.memory(),
         )
-        # Of several processes some have more shards: they are killed, and lose the one at hand.
+        # Several processes would have to stop at the same number of shards, and some have fewer.
         alone = jax.process_count() == 1
         if alone and shard != missing[-1] and preemption.requested():
             raise preemption.Preempted(f"{stage} labelled shard {shard + 1} of {len(parts)}")
+    _await(parts)
     parallel.barrier(f"{stage} is labelled")
     if jax.process_index() == 0:
         _write_skipped(faces, parts, folder)
@@ -167,6 +169,15 @@ def format_result(result: dict[str, Any]) -> str:
 def _parts(faces: int, shard_size: int, folder: Path) -> list[Path]:
     shards = -(-faces // shard_size)
     return [folder / f"part-{shard:05d}-of-{shards:05d}.parquet" for shard in range(shards)]
+
+
+def _await(parts: Sequence[Path]) -> None:
+    """Waits for the shards of other processes, which may take longer than a barrier waits.
+
+    Should one of them die, JAX stops this one, too.
+    """
+    while not all(part.exists() for part in parts):
+        time.sleep(1)
 
 
 def _tables(

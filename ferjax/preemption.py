@@ -20,14 +20,17 @@ _calls = itertools.count(1)
 def watch() -> None:
     """From now on SIGTERM and Ctrl-C ask the run to save and stop; a second Ctrl-C kills it.
 
-    Of several processes it is enough that one is told.
+    Of several processes it is enough that one is told. They stop where `requested` is asked.
     """
     several = jax.process_count() > 1
 
     def ask(signum: int, frame: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if signum == signal.SIGINT:
-            print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)
+            print(
+                "\nstopping as soon as the work is saved; Ctrl-C again stops at once",
+                file=sys.stderr,
+            )
         if several:
             signal.raise_signal(signal.SIGTERM)
         else:

@@ -85,6 +85,7 @@ def claim(workdir: Path, config: ConfigDict, data: dict[str, Any]) -> None:
     if not path.exists():
         raise UserError(f"workdir {workdir} must be a folder that all processes share")
     _compare(workdir, _saved(path), config)
+    _compare_data(workdir, data)
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
@@ -114,6 +115,12 @@ def _compare(workdir: Path, saved: dict[str, Any], config: ConfigDict) -> None:
         raise UserError(f"{workdir} holds a run with another config: {words}")
 
 
+def _compare_data(workdir: Path, data: dict[str, Any]) -> None:
+    path = workdir / "data.json"
+    if json.loads(path.read_text())["checksums"] != data["checksums"]:
+        raise UserError(f"{workdir} holds a run on other data, see {path}")
+
+
 def _is_place(field: str) -> bool:
     part, *_, name = field.split(".") if "." in field else (field, "")
     return part == "data" and name in PLACES
@@ -123,9 +130,8 @@ def _write(workdir: Path, config: ConfigDict, data: dict[str, Any]) -> None:
     paths = workdir / "config.json", workdir / "data.json"
     now = _circumstances()
     if _begun(workdir) and all(path.exists() for path in paths):
-        saved, data_before = (json.loads(path.read_text()) for path in paths)
-        if data_before["checksums"] != data["checksums"]:
-            raise UserError(f"{workdir} holds a run on other data, see {paths[1]}")
+        _compare_data(workdir, data)
+        saved = json.loads(paths[0].read_text())
         resumed = saved.get("resumed", [])
         last = resumed[-1] if resumed else {name: saved.get(name) for name in now}
         if last == now:
@@ -139,7 +145,8 @@ def _write(workdir: Path, config: ConfigDict, data: dict[str, Any]) -> None:
 
 def _begun(workdir: Path) -> bool:
     done = any(workdir.glob("stages/*/done.json"))
-    return done or writers.MetricsFile(workdir / "metrics.jsonl").begun()
+    labelled = any(workdir.glob("labels/*.parquet"))  # by another process than the one that logs
+    return done or labelled or writers.MetricsFile(workdir / "metrics.jsonl").begun()
 
 
 def _resolved(config: ConfigDict) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Annotation: every face once, whatever was killed, damaged or shared out between processes."""
 
 import itertools
+import time
+from types import SimpleNamespace
 
 import cv2
 import jax.numpy as jnp
@@ -150,15 +152,33 @@ def test_a_run_that_is_told_to_stop_ends_after_the_shard(tmp_path, monkeypatch):
     assert len(annotate.read(tmp_path / "labels")) == COUNT - 1
 
 
+def test_a_line_of_metrics_cut_short_by_a_kill_does_no_harm(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "epoch": 0.3, "split": "annot')
+    label(tmp_path / "labels")
+    assert [line["step"] for line in MetricsFile(tmp_path / "metrics.jsonl").read()] == [1, 2, 3]
+
+
 def test_two_processes_share_the_shards_out(tmp_path, monkeypatch):
-    """The second process alone, then the first, which finds its own missing and lists the rest."""
-    monkeypatch.setattr(annotate.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(annotate.parallel, "barrier", lambda name: None)
+    """The second waits for the first, which works meanwhile and lists what both skipped."""
     folder = tmp_path / "labels"
-    for process, parts in ((1, ["00001"]), (0, ["00000", "00001", "00002"])):
-        monkeypatch.setattr(annotate.jax, "process_index", lambda p=process: p)
+
+    def there():
+        return [path.name[5:10] for path in sorted(folder.glob("*.parquet"))]
+
+    def run_the_first(seconds):
+        assert there() == ["00001"]
+        monkeypatch.setattr(annotate.jax, "process_index", lambda: 0)
         label(folder)
-        assert [path.name[5:10] for path in sorted(folder.glob("*.parquet"))] == parts
+
+    clock = SimpleNamespace(
+        perf_counter=time.perf_counter, process_time=time.process_time, sleep=run_the_first
+    )
+    monkeypatch.setattr(annotate, "time", clock)
+    monkeypatch.setattr(annotate.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(annotate.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(annotate.parallel, "barrier", lambda name: None)
+    label(folder)
+    assert there() == ["00000", "00001", "00002"]
     assert len(annotate.read(folder)) == COUNT - 1
     assert (folder / "skipped.csv").exists()
 

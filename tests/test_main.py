@@ -15,6 +15,7 @@ from configs import cct, cct_sweep, ltnet, supervised
 from ferjax import main, workdir
 from ferjax.data import datasets, synthetic
 from ferjax.data.datasets.ferplus import files
+from ferjax.errors import UserError
 from tests import tiny
 
 FIELDS = {
@@ -243,6 +244,25 @@ def test_resuming_on_other_data_is_refused(tmp_path, capsys, monkeypatch, part):
     monkeypatch.setitem(datasets.DATASETS, "synthetic", load)
     assert run(tmp_path, **BASELINE) == 1
     assert "other data" in capsys.readouterr().err
+
+
+def test_a_process_that_sees_other_data_than_the_first_is_told(tmp_path, monkeypatch):
+    config = supervised.get_config()
+    workdir.claim(tmp_path, config, {"checksums": {"names": 1}})
+    monkeypatch.setattr(workdir.jax, "process_index", lambda: 1)
+    workdir.claim(tmp_path, config, {"checksums": {"names": 1}})
+    with pytest.raises(UserError, match="other data"):
+        workdir.claim(tmp_path, config, {"checksums": {"names": 2}})
+
+
+def test_labels_of_another_model_are_not_gone_on_with(tmp_path):
+    """As when the first process, which logs, had labelled nothing yet."""
+    config = supervised.get_config()
+    workdir.claim(tmp_path, config, {"checksums": {"model": 1}})
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "part-00001-of-00003.parquet").touch()
+    with pytest.raises(UserError, match="other data"):
+        workdir.claim(tmp_path, config, {"checksums": {"model": 2}})
 
 
 def test_resuming_under_other_versions_is_written_down(tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ def find(path: Path, size: int, channels: int, *, labelled: bool = False) -> Sou
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
-    files = sorted(path.glob(f"*{RECORDS}*")) if path.is_dir() else [path]
+    files = _record_files(path) if path.is_dir() else [path]
     if files and RECORDS in files[0].name:
         if labelled:
             raise UserError(f"{path}: ArrayRecord has no labels; give a folder tree or a list")
@@ -181,6 +181,12 @@ def _count(path: str) -> int:
         return len(ArrayRecordDataSource([path]))
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path}: not a readable ArrayRecord file") from error
+
+
+def _record_files(folder: Path) -> list[Path]:
+    """The ArrayRecord files in a folder, which may hold a million others."""
+    with os.scandir(folder) as entries:
+        return sorted(folder / entry.name for entry in entries if RECORDS in entry.name)
 
 
 def _tree(root: Path) -> Names:
