@@ -101,7 +101,7 @@ def recipe(method: str, dataset: str) -> ConfigDict:
     if dataset == "faces":
         config.steps = 300_000
         config.batch_size = 4 * 64
-        config.optimizer.name = "sgd"
+        config.optimizer.name = "momentum"
         config.optimizer.learning_rate = 1e-5
         config.optimizer.classifier_rate = 1e-5
         config.optimizer.weight_decay = 5e-4

@@ -32,7 +32,9 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
     config.ltnet.transition.freeze_epochs = 0.0  # it starts from a network
     config.machine = datasets.alike(config.ltnet, dataset)
     config.union = datasets.alike(config.ltnet, dataset)
-    config.machine.label = config.union.label = "random"
+    for learner in (config.machine, config.union):
+        learner.label = "random"
+        learner.coders = ()  # human ones; LTNet may choose among machines, too
     config.comparators = ()  # those of the paper's Table 2: "('em', 'nal', 'e2e_fc')"
     for name, add in ltnet_config.COMPARATORS.items():
         config[name] = add(config.ltnet, dataset)

@@ -94,7 +94,7 @@ def e2e_fc(other: ConfigDict, dataset: str) -> ConfigDict:
     """A free layer for every coder; it starts afresh."""
     config = datasets.alike(other, dataset)
     config.method = "e2e_fc"
-    config.coder_weights = ()
+    config.coder_weights = other.get_oneway_ref("coder_weights")
     return config
 
 

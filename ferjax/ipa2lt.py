@@ -48,6 +48,9 @@ def plan(
     human = load_dataset(config)
     annotated = annotated_sets(human)
     learners = (*config.comparators, LTNET)
+    for name in config.comparators:
+        if config.comparators.count(name) > 1 or name in ("machine", UNION, LTNET):
+            raise UserError(f"comparators: {name!r} is there twice, or no comparator")
     trained = (*map(machine, annotated), UNION, *learners)
     if config.headline not in trained:
         raise UserError(f"headline {config.headline!r} is none of {', '.join(trained)}")
@@ -63,7 +66,7 @@ def plan(
     machines = {}
     for name in annotated:
         recipe = config.machine.copy_and_resolve_references()
-        recipe.update(sets=(name,), coders=_coders_of(human, name))
+        recipe.update(sets=(name,), coders=_coders_of(human, name), set_weights=())
         machines[name] = prepared(machine(name), recipe, human)
     union = prepared(UNION, config.union, human)
     for name in learners:

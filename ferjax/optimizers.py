@@ -1,6 +1,7 @@
 """Optimisers and learning-rate schedules, from a config to optax."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,17 +26,22 @@ def optimizer(
     """An optimiser for one network's or a stack's parameters (it works value by value).
 
     Args:
-      config: `name` ('adam', 'adamax' or 'sgd': Nesterov, momentum 0.9), `learning_rate` of the
-        backbone, `classifier_rate` of the last layer; L2 decay, added to the gradient:
-        `weight_decay`, but `norm_decay` for the scales and shifts of batch normalisation and
-        `bias_decay` for biases; and a schedule, see `learning_rate`.
+      config: `name` ('adam', 'adamax', or SGD with momentum 0.9: 'momentum', and 'sgd' for
+        Nesterov's), `learning_rate` of the backbone, `classifier_rate` of the last layer; L2 decay,
+        added to the gradient: `weight_decay`, but `norm_decay` for the scales and shifts of batch
+        normalisation and `bias_decay` for biases; and a schedule, see `learning_rate`.
       steps_per_epoch: training steps in an epoch.
       total_steps: training steps in the run.
 
     Raises:
       UserError: for an unknown name.
     """
-    rules = {"adam": optax.adam, "adamax": optax.adamax, "sgd": _nesterov}
+    rules = {
+        "adam": optax.adam,
+        "adamax": optax.adamax,
+        "momentum": partial(optax.sgd, momentum=0.9),
+        "sgd": partial(optax.sgd, momentum=0.9, nesterov=True),
+    }
     if config.name not in rules:
         raise UserError(f"optimizer.name {config.name!r} is none of {', '.join(rules)}")
 
@@ -91,7 +97,3 @@ def _decay(config: ConfigDict) -> optax.GradientTransformation:
         )
 
     return optax.stateless(update)
-
-
-def _nesterov(schedule: Schedule) -> optax.GradientTransformation:
-    return optax.sgd(schedule, momentum=0.9, nesterov=True)

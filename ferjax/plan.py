@@ -99,7 +99,11 @@ def load_dataset(config: ConfigDict) -> Dataset:
         raise UserError(f"label={label!r} needs a dataset labelled so: set data.mode")
     dataset = noise.apply(dataset, config.noise, label)
     dataset = validation.hold_out(
-        dataset, config.data.validation, label=label, seed=config.data.seed
+        dataset,
+        config.data.validation,
+        label=label,
+        seed=config.data.seed,
+        coders=_trusted(config),
     )
     dataset = dataset._replace(label=label)
     for name, split in (("training", dataset.train), ("test", dataset.test)):
@@ -114,6 +118,12 @@ def load_dataset(config: ConfigDict) -> Dataset:
     for note in dataset.notes:
         logging.info("%s", note)
     return dataset
+
+
+def _trusted(config: ConfigDict) -> tuple[str, ...]:
+    """The coders whom the headline learns from; others may know the truth, as CIFAR-10's."""
+    recipe = config.get(config.get("headline", ""))
+    return tuple(recipe.get("coders", ())) if isinstance(recipe, ConfigDict) else ()
 
 
 def join(recipe: ConfigDict, config: ConfigDict) -> ConfigDict:

@@ -1,6 +1,7 @@
 """IPA2LT from datasets to LTNet; what its model then says of other faces; and mistakes."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -36,10 +37,13 @@ def small(**changes):
     return config.copy_and_resolve_references()
 
 
+COMPARATORS = ("em", "nal", "e2e_fc")
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ipa2lt")
-    assert main.execute(small(comparators=("em",)), folder) == 0
+    assert main.execute(small(comparators=COMPARATORS), folder) == 0
     return folder
 
 
@@ -59,6 +63,7 @@ def test_machines_annotate_what_they_did_not_learn_from_and_ltnet_learns_from_al
     result = json.loads((finished / "result.json").read_text())
     assert result["headline"] == "ltnet/truth"
     assert {"machine_east", "machine_west", "union", "em"} < set(result["comparators"])
+    assert {"nal/truth", "e2e_fc/truth"} < set(result["comparators"])
     assert "ltnet/as_machine_east" in result["comparators"]
     for machine, others in (("east", range(32, 80)), ("west", range(48))):
         table = annotate.read(finished / "stages" / f"annotate_{machine}" / "labels")
@@ -74,8 +79,8 @@ def test_machines_annotate_what_they_did_not_learn_from_and_ltnet_learns_from_al
 
 def test_a_finished_run_is_not_run_again(finished, capsys):
     times = {path: path.stat().st_mtime_ns for path in finished.glob("stages/*/done.json")}
-    assert len(times) == 7
-    assert main.execute(small(comparators=("em",)), finished) == 0
+    assert len(times) == 9
+    assert main.execute(small(comparators=COMPARATORS), finished) == 0
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
@@ -93,6 +98,23 @@ def test_another_stage_or_other_labels_are_not_taken_for_those_measured(
     config.stage = "ltnet"
     assert main.execute(config, tmp_path / "run") == 1
     assert "stage was union, is ltnet" in capsys.readouterr().err
+
+
+def test_what_was_lost_of_a_run_is_made_again_as_it_was(finished, tmp_path):
+    """LTNet whole, and a shard of what a machine said."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    shutil.rmtree(folder / "stages" / "ltnet")
+    (folder / "stages" / "annotate_east" / "done.json").unlink()
+    shards = sorted((folder / "stages" / "annotate_east" / "labels").glob("part-*"))
+    shards[-1].unlink()
+    kept = shards[0].stat().st_mtime_ns
+    assert main.execute(small(comparators=COMPARATORS), folder) == 0
+    assert shards[0].stat().st_mtime_ns == kept
+    for name in ("predictions", "learnt"):
+        before, after = (np.load(x / f"stages/ltnet/{name}.npz") for x in (finished, folder))
+        for array in before:
+            np.testing.assert_array_equal(after[array], before[array])
 
 
 def test_its_model_labels_other_faces(finished, faces, tmp_path):
@@ -136,7 +158,13 @@ def test_its_stages_are_measured_on_other_test_sets(finished, faces, tmp_path, c
         ({"data.sets.west.image_size": 28}, "faces of unlabelled are 24×24×3, those of west 28×"),
         ({"data.sets.west.coders": ("machine_east",)}, "a coder must not be named 'machine_east'"),
         ({"union.sets": ("north",)}, "sets: no dataset 'north', there are east, unlabelled, west"),
+        (
+            {"ltnet.coders": ("east", "nobody")},
+            "coders: no coder 'nobody', there are east, west, m",
+        ),
         ({"union.set_weights": (1.0,)}, "set_weights: 1 numbers, but one is needed for each"),
+        ({"comparators": ("em", "em")}, "comparators: 'em' is there twice, or no comparator"),
+        ({"comparators": ("union",)}, "comparators: 'union' is there twice, or no comparator"),
         ({"comparators": ("magic",)}, "comparators names 'magic', but the config has no recipe"),
         ({"headline": "magic"}, "headline 'magic' is none of machine_east, machine_west, union"),
     ],
@@ -184,6 +212,15 @@ def test_mistakes_with_a_trained_model_are_one_line(
     assert main.execute(made, tmp_path / "run") == 1
     assert words in capsys.readouterr().err
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_ltnet_may_learn_from_some_coders_and_sets_alone(tmp_path):
+    """A weight of nothing for a set that a machine is trained on, and a machine coder left out."""
+    changes = {"ltnet.coders": ("east", "machine_west"), "ltnet.coder_weights": (1.0, 1.0)}
+    changes["ltnet.set_weights"] = (1.0, 1.0, 0.0)
+    plan = ipa2lt.plan(small(**changes), tmp_path, lambda dataset, trained: None)
+    names = ["machine_east", "machine_west", "annotate_east", "annotate_west", "union", "ltnet"]
+    assert [stage.name for stage in plan.stages] == names
 
 
 def test_a_dataset_that_is_no_union_is_refused():

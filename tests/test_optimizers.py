@@ -52,10 +52,11 @@ def test_the_second_adam_step_by_hand():
     np.testing.assert_allclose(updates["stem"]["kernel"], [expected], rtol=1e-4)
 
 
-def test_the_first_nesterov_step_by_hand():
+@pytest.mark.parametrize(("name", "step"), [("momentum", 1.0), ("sgd", 1 + 0.9)])
+def test_the_first_step_with_momentum_by_hand(name, step):
     gradient = jax.tree.map(jnp.ones_like, params(1))
-    updates = first_update(recipe(name="sgd"), gradient, params(1))
-    np.testing.assert_allclose(updates["stem"]["kernel"], [-0.01 * (1 + 0.9)], rtol=1e-5)
+    updates = first_update(recipe(name=name), gradient, params(1))
+    np.testing.assert_allclose(updates["stem"]["kernel"], [-0.01 * step], rtol=1e-5)
 
 
 def test_weight_decay_is_added_to_the_gradient_before_adamax():
@@ -67,7 +68,7 @@ def test_weight_decay_is_added_to_the_gradient_before_adamax():
         np.testing.assert_allclose(updates["stem"]["kernel"], [sign * 0.01], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["adam", "adamax", "sgd"])
+@pytest.mark.parametrize("name", ["adam", "adamax", "momentum", "sgd"])
 def test_a_stack_learns_as_each_network_does_alone(name):
     transform = optimizer(recipe(name=name, weight_decay=1e-2, epoch_decay=0.5), 1, 10)
     draw = jax.random.normal(jax.random.key(0), (3, 2, 4))  # step, network, parameter
@@ -121,7 +122,7 @@ def test_the_schedule_reaches_the_updates():
 
 
 def test_an_unknown_optimizer_is_named_with_the_known_ones():
-    with pytest.raises(UserError, match="'lion' is none of adam, adamax, sgd"):
+    with pytest.raises(UserError, match="'lion' is none of adam, adamax, momentum, sgd"):
         optimizer(recipe(name="lion"), 1, 1)
 
 

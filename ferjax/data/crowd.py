@@ -37,16 +37,17 @@ def dawid_skene(
       seed: of the spectral start.
 
     Raises:
-      UserError: for another start, one that the coders don't suffice for, or no annotation.
+      UserError: for another start, one that the coders don't suffice for, no annotation, or one of
+        a class that there is not.
     """
     rows, coders = np.nonzero(annotations >= 0)
     if len(rows) == 0:
         raise UserError("truth inference: nobody annotated a training face")
     table = pa.table({"task": rows, "worker": coders, "label": annotations[rows, coders]})
-    crowd = truth.Annotations.from_table(table, classes=range(classes))
     try:
+        crowd = truth.Annotations.from_table(table, classes=range(classes))
         found = truth.dawid_skene(crowd, init=start, seed=seed)
-    except truth.OptionError as error:
+    except (truth.TableError, truth.OptionError) as error:
         raise UserError(f"truth inference: {error}") from error
     posteriors = np.zeros((len(annotations), classes), np.float32)
     posteriors[crowd.tasks] = found.posteriors

@@ -160,7 +160,13 @@ class _BasicBlock(nn.Module):
         y = self.conv(self.features, 3, name="conv2")(y)
         if x.shape != y.shape:
             size = 2 if self.linear else 1
+            height, width = x.shape[1:3]
             x = self.conv(self.features, size, self.stride, padding=0, name="shortcut")(x)
+            if x.shape != y.shape:
+                raise UserError(
+                    f"this network halves its maps, but {height}x{width} is odd: choose another "
+                    "size of the faces, or another network"
+                )
         return x + y if self.linear else nn.relu(x + y)
 
 

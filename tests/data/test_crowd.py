@@ -53,3 +53,8 @@ def test_mistakes_are_one_line():
         crowd.dawid_skene(np.full((3, 2), -1, np.int32), 3, start="majority", seed=0)
     with pytest.raises(UserError, match="init must be 'majority' or 'spectral'"):
         crowd.dawid_skene(np.zeros((3, 2), np.int32), 3, start="magic", seed=0)
+
+
+def test_a_class_that_there_is_not_is_a_mistake_of_the_users():
+    with pytest.raises(UserError, match=r"truth inference: .* label 3 is none of the classes"):
+        crowd.dawid_skene(np.array([[0, 1], [2, 3]], np.int32), 3, start="majority", seed=0)

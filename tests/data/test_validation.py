@@ -47,6 +47,25 @@ def test_a_group_is_held_out_as_a_whole_or_not_at_all():
     assert not set(held.validation.groups) & set(held.train.groups)
 
 
+def test_labels_may_be_those_of_some_coders_alone():
+    """The first is always wrong, the others know: a majority of all would be right."""
+    dataset = tiny.dataset(train_size=40)
+    truth = dataset.train.truth
+    said = np.stack([1 - truth, truth, truth], axis=1).astype(np.int32)
+    labels = {"annotations": said, "va": np.full((40, 3, 2), np.nan, np.float32)}
+    dataset = dataset._replace(
+        coders=("a", "b", "c"), train=dataset.train._replace(labels=labels, names=names(truth))
+    )
+    for coders, right in (((), 1.0), (("a",), 0.0)):
+        held = validation.hold_out(dataset, 0.5, label="majority", seed=3, coders=coders)
+        known = [int(name[0]) for name in held.validation.names]
+        assert np.mean(held.validation.truth == known) == right
+
+
+def names(truth):
+    return [f"{k}-{row}.png" for row, k in enumerate(truth)]
+
+
 def test_no_share_holds_nothing_out():
     assert hold_out(noisy(), 0.0).validation is None
 

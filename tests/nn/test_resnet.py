@@ -39,6 +39,12 @@ def test_ltnets_network_for_cifar_has_biases_and_shortcuts_of_two_by_two():
     assert shortcut["kernel"].shape == (2, 2, 16, 32)
 
 
+def test_maps_that_it_cannot_halve_are_named():
+    module = resnet("resnet20_ltnet", 10, width=16, stem="small", stem_stride=1)
+    with pytest.raises(UserError, match="13x13 is odd"):
+        sizes(module, jnp.ones((1, 26, 26, 3)))
+
+
 def test_a_linear_block_has_no_relu_after_its_sum():
     module = shallow(block="linear")
     images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
