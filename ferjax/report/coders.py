@@ -185,8 +185,8 @@ def _latent_truth(faces: Faces, dataset: Dataset) -> Picture:
             counts, dataset.classes, "Latent truth: % of each known truth", columns="latent truth"
         ),
         f"Latent truth against known truth: {share:.1%} agree.",
-        f"Of {known.sum():,} training faces whose truth is known, out of {len(known):,} looked at, "
-        f"{share:.1%} have it as their latent truth.{_who_knows(faces, dataset)}",
+        f"Among {len(known):,} training faces, {known.sum():,} have a known truth, and {share:.1%} "
+        f"of these have it as their latent truth.{_who_knows(faces, dataset)}",
     )
 
 

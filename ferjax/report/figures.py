@@ -260,7 +260,7 @@ def confusion_grid(
     columns = columns or max(1, min(len(titles), int(13 / side)))
     rows = -(-len(titles) // columns)
     names = 0.07 * max(map(len, classes))  # inches
-    size = (columns * side + 0.6 + names, rows * (side + 1.0 + names))
+    size = (columns * side + 0.6 + names, rows * (side + 0.5 + 0.6 * names))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     for place, panel in enumerate(panels.flat):

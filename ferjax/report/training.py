@@ -27,6 +27,9 @@ from ferjax.train import learnt_from
 SHEET_FACES = 18
 """Faces on each sheet."""
 
+MOST_CURVES = 12
+"""In the picture of test accuracies; with more, it shows main heads alone."""
+
 DIAGONAL = "diagonal_of_"
 """Beginning of the metrics that tell the mean diagonal of a coder's matrix."""
 
@@ -76,7 +79,7 @@ def write(config: ConfigDict, folder: Path, dataset: Dataset, result: dict[str, 
     with matplotlib.rc_context(figures.STYLE):
         sections = {
             "Results": _results(result),
-            "Accuracy over steps": show(_test_curves(stages, heads=1 if len(stages) > 6 else None)),
+            "Accuracy over steps": show(_test_curves(stages)),
             "Training": show(_training_curves(stages, learners)),
             "What is taken for what": show([_confusion(result, dataset)]),
             "Coders and latent truth": show(
@@ -116,7 +119,7 @@ def write_sweep(config: ConfigDict, folder: Path, dataset: Dataset, table: sweep
         )
         sections = {
             "Results": page.table(columns, rows) + show([picture]),
-            "Accuracy over steps": show(_test_curves(_lines_by_stage(folder), heads=1)),
+            "Accuracy over steps": show(_test_curves(_lines_by_stage(folder))),
             "Data and configuration": _provenance(config, folder, dataset),
         }
     title = f"Sweep over {table.varied} on {config.data.name}"
@@ -213,14 +216,15 @@ def _results(result: dict[str, Any]) -> str:
     )
 
 
-def _test_curves(
-    stages: dict[str, list[dict[str, Any]]], heads: int | None = None
-) -> Iterator[Picture]:
+def _test_curves(stages: dict[str, list[dict[str, Any]]]) -> Iterator[Picture]:
+    """Every head of every stage; the main heads alone if that would be too many to tell apart."""
     curves = {}
     for name, lines in stages.items():
         evaluations = [line for line in lines if line["split"] == "eval"]
         fields = [field for field in evaluations[-1] if field.endswith("/accuracy")]
-        curves[name] = [_curve(evaluations, field, over="step") for field in fields[:heads]]
+        curves[name] = [_curve(evaluations, field, over="step") for field in fields]
+    if sum(map(len, curves.values())) > MOST_CURVES:
+        curves = {name: mine[:1] for name, mine in curves.items()}
     caption = (
         "Accuracy on the test faces at each evaluation; the thick line is a stage's main head. A "
         "curve that rises and then falls has begun to learn wrong labels by heart: an open circle "
@@ -234,7 +238,7 @@ def _test_curves(
     yield Picture(
         "test_accuracy.png",
         figures.evaluation_curves(curves),
-        "Test accuracy over the steps of every head of every stage.",
+        "Test accuracy over the steps of every stage.",
         caption,
     )
 

@@ -43,6 +43,6 @@ def test_figures_are_drawn_for_methods_that_learnt_matrices_alone():
     drawn = list(coders.pictures(learnt, predictions, data))
     names = ["transitions.png", "latent_truth.png", "agreement.png", "agreement_cases.png"]
     assert [picture.file for picture in drawn] == names
-    assert "100.0% have it" in drawn[1].caption
+    assert "100.0% of these have it" in drawn[1].caption
     assert "No coder knew it." in drawn[1].caption
     assert list(coders.pictures({}, predictions, data)) == []
