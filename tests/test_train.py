@@ -44,7 +44,6 @@ def prepare_with_coders(folder, recipe) -> train.Training:
     """A stage that learns with transition matrices."""
     whole = tiny.config()
     recipe.batch_size, recipe.epochs = 16, 2.0
-    whole.coders = recipe
     config = plan.join(recipe, whole)
     devices = parallel.find_devices("jit", jax.devices()[:2])
     metrics = MetricsFile(folder / "metrics.jsonl")
