@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from ferjax import plan, results, train, writers
 from ferjax.data.record import Dataset, Split
-from ferjax.report import figures, page, training
+from ferjax.report import curves, figures, page, sheets, training
+from ferjax.report.learner import Learner
 from tests import tiny
 
 CLASSES = ("neutral", "happy", "sad")
@@ -130,8 +131,8 @@ def test_text_from_the_run_cannot_become_markup(written):
 
 def test_only_the_faces_on_the_sheets_are_read(written):
     _, dataset = written
-    assert dataset.train.images.reads == training.SHEET_FACES
-    assert dataset.test.images.reads == 2 * training.SHEET_FACES
+    assert dataset.train.images.reads == sheets.SHEET_FACES
+    assert dataset.test.images.reads == 2 * sheets.SHEET_FACES
 
 
 def test_lambda_is_drawn_only_where_a_stage_logs_it(written, tmp_path):
@@ -150,20 +151,20 @@ def test_rows_of_a_confusion_matrix_become_shares():
 def test_doubt_grows_as_the_given_label_gets_less_probability():
     probs = np.array([[0.7, 0.3], [0.1, 0.9], [0.2, 0.8], [0.0, 1.0]])
     given = np.array([0, 0, 0, -1])
-    assert training.most_doubted(probs, given, 2).tolist() == [1, 2]
-    assert training.most_doubted(probs, given, 9).tolist() == [1, 2, 0]
+    assert sheets.most_doubted(probs, given, 2).tolist() == [1, 2]
+    assert sheets.most_doubted(probs, given, 9).tolist() == [1, 2, 0]
 
 
 def test_mistakes_come_surest_first_and_unknown_truths_are_none():
     probs = np.array([[0.6, 0.4], [0.1, 0.9], [0.2, 0.8], [0.0, 1.0], [0.3, 0.7]])
     right = np.array([[False, True], [True, False], [False, True], [False, False], [True, True]])
-    assert training.surest_mistakes(probs, right, 5).tolist() == [1, 0]
+    assert sheets.surest_mistakes(probs, right, 5).tolist() == [1, 0]
 
 
 def test_loss_is_the_main_curve_whatever_the_order_of_the_metrics():
     line = {"epoch": 1.0, "consistency": 0.5, "loss": 2.0, "accuracy": 0.5, "lambda": 0.1}
     other = line | {"epoch": 0.5, "loss": 4.0}
-    terms = training._losses([other, line])
+    terms = curves._losses([other, line])
     assert [curve.name for curve in terms] == ["loss", "consistency"]
     np.testing.assert_allclose(terms[0].values, [3.0])  # the epoch's mean, at its end
     np.testing.assert_allclose(terms[0].at, [1.0])
@@ -181,22 +182,22 @@ def told_apart(label, coders=(), learnt=None):
     data = data._replace(coders=("a", "clean"), train=data.train._replace(labels=labels))
     recipe = ConfigDict({"sets": (), "coders": coders, "label": label, "unlabelled": False})
     seen, rows = train.learnt_from(data, recipe)
-    return training.Learner(seen, rows, learnt or {})
+    return Learner(seen, rows, learnt or {})
 
 
 def test_each_stage_is_measured_by_the_labels_that_it_got():
-    assert training._right_share(told_apart("a")) == 0.75
-    assert training._right_share(told_apart("clean")) is None
-    assert training._right_share(told_apart("random")) == 0.875
-    assert training._right_share(told_apart("majority", coders=("a",))) == 0.75
+    assert curves._right_share(told_apart("a")) == 0.75
+    assert curves._right_share(told_apart("clean")) is None
+    assert curves._right_share(told_apart("random")) == 0.875
+    assert curves._right_share(told_apart("majority", coders=("a",))) == 0.75
     layered = told_apart("majority", learnt={"coders": np.array(["a", "clean"])})
-    assert training._right_share(layered) == 0.875
+    assert curves._right_share(layered) == 0.875
 
 
 def test_what_given_means_is_said_where_faces_have_several_annotations():
-    assert training._of_several(told_apart("a").dataset) == ""
-    assert training._of_several(told_apart("random", coders=("a",)).dataset) == ""
-    assert "is the most frequent" in training._of_several(told_apart("random").dataset)
+    assert sheets._of_several(told_apart("a").dataset) == ""
+    assert sheets._of_several(told_apart("random", coders=("a",)).dataset) == ""
+    assert "is the most frequent" in sheets._of_several(told_apart("random").dataset)
 
 
 def test_a_coder_who_knew_the_truth_but_was_not_learnt_from_does_not_appear(tmp_path):

@@ -1,0 +1,148 @@
+"""Sheets of faces: what a run recognised, what it mistook, and whose labels it doubts."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from matplotlib.figure import Figure
+
+from ferjax.data.record import UNKNOWN, Dataset, given_labels
+from ferjax.evaluate import right_classes
+from ferjax.report import figures
+from ferjax.report.figures import Face
+from ferjax.report.learner import Learner
+from ferjax.report.parts import Picture, percent
+
+SHEET_FACES = 18
+"""Faces on each sheet."""
+
+
+def test_faces(
+    predictions: Mapping[str, np.ndarray], dataset: Dataset, result: dict[str, Any]
+) -> Iterator[Picture]:
+    """Test faces that the headline got right, and its surest mistakes."""
+    test, classes, probs = dataset.test, dataset.classes, predictions["test"]
+    right = right_classes(test, len(classes), dataset.label == "multi_target")
+
+    def sheet(rows: np.ndarray, colour: str, mark: str) -> Figure:
+        faces = []
+        for row in rows:
+            k = int(probs[row].argmax())
+            truth = "/".join(classes[c] for c in np.flatnonzero(right[row]))
+            lines = (f"{classes[k]} {percent(float(probs[row, k]))}", f"truth: {truth} {mark}")
+            faces.append(Face(test.images[int(row)], lines, colour))
+        return figures.face_sheet(faces)
+
+    hits = np.flatnonzero(right[np.arange(len(probs)), probs.argmax(axis=1)])
+    hits = np.sort(np.random.default_rng(0).permutation(hits)[:SHEET_FACES])
+    mistakes = surest_mistakes(probs, right, SHEET_FACES)
+    name = result["headline"]
+    if len(hits):
+        yield Picture(
+            "test_right.png",
+            sheet(hits, figures.RIGHT, "✓"),
+            "Test faces that were recognised, with prediction, probability and truth.",
+            f"Some of the test faces that {name} got right, drawn at random.",
+        )
+    if len(mistakes):
+        yield Picture(
+            "test_mistakes.png",
+            sheet(mistakes, figures.WRONG, "✗"),
+            "Test faces that were mistaken, with prediction, probability and truth.",
+            f"The mistakes that {name} was surest of, the surest first.",
+        )
+
+
+def doubts(
+    predictions: Mapping[str, np.ndarray],
+    learner: Learner,
+    dataset: Dataset,
+    result: dict[str, Any],
+) -> Iterator[Picture]:
+    """Training faces whose given label the headline finds least likely."""
+    train, classes = dataset.train, dataset.classes
+    probs, rows = predictions["train"], predictions["train_rows"]
+    seen = learner.dataset
+    given = given_labels(seen.train.labels, seen.coders, seen.label)
+    given = given[np.searchsorted(learner.rows, rows)]
+    truth = train.truth[rows]
+    faces = []
+    for place in most_doubted(probs, given, SHEET_FACES):
+        y, k, t = int(given[place]), int(probs[place].argmax()), int(truth[place])
+        if t == UNKNOWN:
+            verdict, colour = "truth unknown", figures.UNKNOWN
+        elif t == y:
+            verdict, colour = "the label is right", figures.WRONG
+        else:
+            verdict, colour = f"truth: {classes[t]}{' ✓' if t == k else ''}", figures.RIGHT
+        lines = (
+            f"given: {classes[y]} {percent(float(probs[place, y]))}",
+            f"net: {classes[k]} {percent(float(probs[place, k]))}",
+            verdict,
+        )
+        faces.append(Face(train.images[int(rows[place])], lines, colour))
+    if faces:
+        yield Picture(
+            "doubts.png",
+            figures.face_sheet(faces),
+            "Training faces with the given label, the network's, and the truth.",
+            _doubt_caption(probs, given, truth, result["headline"]) + _of_several(seen),
+        )
+
+
+def most_doubted(
+    probs: Float[np.ndarray, "faces classes"], given: Int[np.ndarray, " faces"], count: int
+) -> Int[np.ndarray, " chosen"]:
+    """Places of the faces whose given label gets the least probability, the least first.
+
+    Faces without a label (-1) are left out.
+    """
+    doubt = np.where(given >= 0, probs[np.arange(len(given)), given], np.inf)
+    order = np.argsort(doubt, kind="stable")
+    return order[: min(count, int(np.sum(given >= 0)))]
+
+
+def surest_mistakes(
+    probs: Float[np.ndarray, "faces classes"], right: Bool[np.ndarray, "faces classes"], count: int
+) -> Int[np.ndarray, " chosen"]:
+    """Places of the faces taken for a wrong class with the most probability, the most first.
+
+    Faces with no right class, whose truth nobody knows, are left out.
+    """
+    wrong = right.any(axis=1) & ~right[np.arange(len(probs)), probs.argmax(axis=1)]
+    order = np.argsort(-probs.max(axis=1), kind="stable")
+    return order[wrong[order]][:count]
+
+
+def _doubt_caption(probs: np.ndarray, given: np.ndarray, truth: np.ndarray, headline: str) -> str:
+    text = (
+        f"The training faces whose given label gets the least probability from {headline}, the "
+        "least first"
+    )
+    known = (truth != UNKNOWN) & (given != UNKNOWN)
+    if not known.any():
+        return f"{text}."
+    differs = known & (probs.argmax(axis=1) != given)
+    wrong = known & (truth != given)
+    text += (
+        ". Blue: the label is indeed wrong (✓: and the network's is the truth); orange: the label "
+        "is right and the doubt is not."
+    )
+    if differs.any() and wrong.any():
+        both = int(np.sum(differs & wrong))
+        text += (
+            f" Of {known.sum():,} labelled faces looked at, {wrong.sum():,} carry a wrong label. "
+            f"The network disagrees with {differs.sum():,} labels: {both / differs.sum():.0%} of "
+            f"these are wrong, and they are {both / wrong.sum():.0%} of all wrong ones."
+        )
+    return text
+
+
+def _of_several(dataset: Dataset) -> str:
+    """What 'given' means if faces have several annotations."""
+    several = (dataset.train.labels["annotations"] != UNKNOWN).sum(axis=1).max(initial=0) > 1
+    if not several or dataset.label in (*dataset.coders, "votes", "multi_target"):
+        return ""
+    found = "what truth inference finds" if dataset.label == "inferred" else "the most frequent"
+    return f" Where several coders annotated a face, the given label is {found}."
