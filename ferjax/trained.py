@@ -25,7 +25,7 @@ class Trained(NamedTuple):
       classes: class names.
       image_shape: (height, width, channels) of the faces it takes.
       method: of the stage.
-      state: the final one, on the host.
+      state: the final one, on the host, as far as predicting needs it.
     """
 
     name: str
@@ -95,14 +95,20 @@ def _method(about: dict[str, Any]) -> Method:
 
 
 def _state(workdir: Path, stage: str) -> State:
-    """The final state; with those of the stages that it needs, for what it keeps of them."""
+    """The final state, on the host, for prediction: without what is frozen, which only trains."""
     about = _about(workdir, stage)
-    inputs = {name: _state(workdir, other) for name, other in about["needs"].items()}
-    recipe = about["recipe"]
-    fresh = jax.jit(_method(about).init)(jax.random.key(recipe["seed"]), inputs)
+    template = _shapes(workdir, stage).replace(frozen=())
     folder = workdir / "stages" / stage / "checkpoints"
-    with closing(Checkpoints(folder, recipe["loop"]["keep"], read_only=True)) as checkpoints:
-        state = checkpoints.restore(jax.device_get(fresh))
+    keep = about["recipe"]["loop"]["keep"]
+    with closing(Checkpoints(folder, keep, read_only=True)) as checkpoints:
+        state = checkpoints.restore(template)
     if state is None or int(state.step) != about["total_steps"]:
         raise UserError(f"trained: {folder} lacks the last checkpoint, or it is damaged")
     return state
+
+
+def _shapes(workdir: Path, stage: str) -> State:
+    """The stage's state as shapes; a start from other stages takes nothing but their shapes."""
+    about = _about(workdir, stage)
+    inputs = {name: _shapes(workdir, other) for name, other in about["needs"].items()}
+    return jax.eval_shape(_method(about).init, jax.random.key(about["recipe"]["seed"]), inputs)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import cct, cct_sweep, ltnet, supervised
-from ferjax import main, workdir
+from ferjax import main, trained, workdir
 from ferjax.data import datasets, synthetic
 from ferjax.data.datasets.ferplus import files
 from ferjax.errors import UserError
@@ -81,6 +82,10 @@ def test_the_quick_start_leaves_what_the_contract_says(tmp_path, capsys):
     assert run(tmp_path) == 0  # nothing is trained again
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "stages").rglob("*")}
     assert json.loads((tmp_path / "result.json").read_text())["confusion"] == result["confusion"]
+
+    shutil.rmtree(tmp_path / "stages" / "teachers" / "checkpoints")  # no need of them to predict
+    student = trained.load(tmp_path)
+    assert (student.name, int(student.state.step)) == ("student", 3)
 
 
 def test_the_supervised_config_runs(tmp_path):
