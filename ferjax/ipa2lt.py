@@ -49,8 +49,10 @@ def plan(
     annotated = annotated_sets(human)
     learners = (*config.comparators, LTNET)
     for name in config.comparators:
-        if config.comparators.count(name) > 1 or name in ("machine", UNION, LTNET):
-            raise UserError(f"comparators: {name!r} is there twice, or no comparator")
+        if config.comparators.count(name) > 1:
+            raise UserError(f"comparators names {name!r} twice")
+        if name in ("machine", UNION, LTNET):
+            raise UserError(f"comparators names {name!r}, which every run trains")
     trained = (*map(machine, annotated), UNION, *learners)
     if config.headline not in trained:
         raise UserError(f"headline {config.headline!r} is none of {', '.join(trained)}")

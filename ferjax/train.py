@@ -98,7 +98,10 @@ def prepare(
             raise UserError(f"{field} {size} does not divide by the {devices.total} devices")
     if config.method not in METHODS:
         raise UserError(f"{name}.method {config.method!r} is none of {', '.join(METHODS)}")
-    dataset, rows = learnt_from(dataset, config)
+    try:
+        dataset, rows = learnt_from(dataset, config)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
     faces = len(dataset.train.images)
     if config.batch_size > faces:
         raise UserError(f"{name}.batch_size {config.batch_size} exceeds the {faces} training faces")
