@@ -3,9 +3,10 @@
     python -m ferjax.main --config=configs/cct.py --workdir=runs/cct
     python -m ferjax.main --config=configs/cct.py:ferplus --config.data.dir=FOLDER --workdir=DIR
 
-On built-in faces: three minutes on two CPU cores. On FERPlus as released: 40 epochs, batch 256; as
+On built-in faces: two minutes on two CPU cores. On FERPlus as released: 40 epochs, batch 256; as
 `ferplus_small`, 8,000 faces with 40 % wrong labels, half an hour on two CPU cores.
-The authors' recipes for other sets: RAF-DB `--config.teachers.epochs=100`; AffectNet
+On faces of one's own, `:faces` with `--config.data.sets.raf_db.path=LIST`, `...test_path=LIST`. The
+authors' recipes: RAF-DB `--config.teachers.epochs=100`; AffectNet
 `--config.teachers.epochs=25 --config.teachers.epoch_steps=400 --config.teachers.balanced
 --config.teachers.optimizer.classifier_rate=1e-3`.
 """

@@ -1,6 +1,6 @@
 """The CCT paper's sweeps, each one command.
 
-    python -m ferjax.main --config=configs/cct_sweep.py:ferplus --config.data.dir=FOLDER \\
+    python -m ferjax.main --config=configs/cct_sweep.py:ferplus --config.data.dir=FOLDER \
         --config.sweep=networks|temperature|beta --workdir=DIR
 
 networks: M = 1…4 with and without consistency (Table 8); temperature: U of the distillation

@@ -49,9 +49,8 @@ def set_data(config: ConfigDict, data: ConfigDict) -> None:
 def recipe(method: str, dataset: str) -> ConfigDict:
     """One stage of training: how long and with which optimiser, as CCT trains its networks.
 
-    CIFAR-10 and `faces` are learnt as LTNet's authors do. The synthetic faces have a hasty one that
-    shows in minutes what the paper's shows in hours: a network has to fit the faces and begin to
-    learn wrong labels by heart in a few hundred steps.
+    The synthetic faces have a hasty one that shows in minutes what the paper's shows in hours: a
+    network has to fit the faces and begin to learn wrong labels by heart in a few hundred steps.
     """
     config = ConfigDict()
     config.method = method
@@ -87,26 +86,6 @@ def recipe(method: str, dataset: str) -> ConfigDict:
         config.optimizer.epoch_decay = 0.9
     if dataset == "ferplus_small":
         config.batch_size = 64  # with 256 the steps are too few to learn wrong labels by heart
-    if dataset.startswith("cifar10"):
-        config.steps = 2_500 if dataset.endswith("_small") else 50_000
-        config.batch_size = 128
-        config.optimizer.name = "sgd"
-        config.optimizer.learning_rate = 1e-2
-        config.optimizer.classifier_rate = 1e-2
-        config.optimizer.weight_decay = 1e-3
-        config.optimizer.norm_decay = 5e-4
-        config.optimizer.bias_decay = 0.0
-        config.optimizer.epoch_decay = 1.0
-        config.optimizer.power = 1.5
-    if dataset == "faces":
-        config.steps = 300_000
-        config.batch_size = 4 * 64
-        config.optimizer.name = "momentum"
-        config.optimizer.learning_rate = 1e-5
-        config.optimizer.classifier_rate = 1e-5
-        config.optimizer.weight_decay = 5e-4
-        config.optimizer.epoch_decay = 1.0
-        config.optimizer.power = 0.5
     return config
 
 
@@ -122,7 +101,7 @@ def following(other: ConfigDict) -> ConfigDict:
 def alike(other: ConfigDict, dataset: str) -> ConfigDict:
     """One supervised network by another stage's recipe: it follows every change made there.
 
-    What it is trained on is its own.
+    What it is trained on (`label`, `inference`) is its own.
     """
     config = recipe("supervised", dataset)
     for field in config:
@@ -185,7 +164,7 @@ def _noise() -> ConfigDict:
     config = ConfigDict()
     config.kind = "none"  # 'symmetric', 'symmetric_keep', 'pair_flip', 'matrix', 'list'
     config.rate = 0.4
-    config.coder = ""  # whose annotations; '': the first coder's
+    config.coder = ""  # whose annotations; '': those of the coder that is trained on
     config.matrix = ()
     config.list = ""
     config.classes = ()
@@ -272,7 +251,7 @@ def _cifar10(config: ConfigDict) -> None:
     config.data.dir = ""
     config.data.cache = ""
     config.data.lists = ("ltnet_noise_60_70_80.csv",)
-    config.data.coders = ("coder_60", "coder_70", "coder_80", "clean")
+    config.data.coders = ("coder_60", "coder_70", "coder_80")
     config.data.subset = 0
     config.data.in_memory = True
     config.model = _model("resnet20_ltnet", width=16, stem="small", stem_stride=1)
@@ -297,7 +276,7 @@ def _cifar10n(config: ConfigDict) -> None:
     """CIFAR-10 with the labels of three people, CIFAR-10N."""
     _cifar10(config)
     config.data.lists = ("cifar10n.csv",)
-    config.data.coders = ("random1", "random2", "random3", "clean")
+    config.data.coders = ("random1", "random2", "random3")
 
 
 def _cifar10n_small(config: ConfigDict) -> None:
@@ -307,7 +286,7 @@ def _cifar10n_small(config: ConfigDict) -> None:
 
 
 def _faces(config: ConfigDict) -> None:
-    """Aligned faces of one's own, labelled or not, for the face network of LTNet's authors."""
+    """Aligned faces of one's own, labelled or not."""
     sets = {}
     for name in ("affectnet", "raf_db", "unlabelled"):
         sets[name] = folder()
@@ -317,7 +296,5 @@ def _faces(config: ConfigDict) -> None:
     config.data.image_size = 224
     for each in sets:
         config.data.sets[each].image_size = config.data.get_oneway_ref("image_size")
-    config.model = _model("resnet80", width=16, stem="imagenet", stem_stride=2)
-    config.loop.log_steps = 100
-    config.loop.eval_steps = config.loop.save_steps = 10_000
+    config.model = _model("resnet18", width=64, stem="imagenet", stem_stride=2)
     config.noise.kind = "none"

@@ -17,12 +17,8 @@ from configs import ltnet as ltnet_config
 
 
 def get_config(dataset: str = "synthetic") -> ConfigDict:
-    """Three steps: `machine` coders, their annotations, and `ltnet` that starts from `union`.
-
-    Raises:
-      UserError: for another dataset.
-    """
-    config = datasets.base(dataset)
+    """Three steps: `machine` coders, their annotations, and `ltnet` that starts from `union`."""
+    config = ltnet_config.base(dataset)
     config.run = "ipa2lt"
     config.headline = "ltnet"
     config.noise.kind = "none"

@@ -1,6 +1,8 @@
 """Plain cross-entropy on the given labels: the baseline that every method is compared with.
 
-python -m ferjax.main --config=configs/supervised.py[:synthetic|ferplus|ferplus_small] --workdir=DIR
+    python -m ferjax.main --config=configs/supervised.py --workdir=DIR
+
+Or `configs/supervised.py:ferplus` and the other datasets of `configs.datasets`.
 """
 
 from ml_collections import ConfigDict
