@@ -162,6 +162,7 @@ def apply(dataset: Dataset, config: ml_collections.ConfigDict, label: str) -> Da
         new = read_noise_list(config.list, split.names, config.classes or CLASSES)
         if new.max(initial=0) >= len(dataset.classes):
             raise UserError(f"noise.list: {config.list} has classes that the data lack")
+        new = np.where(old == UNKNOWN, old, new)
     else:
         transition = _transition(config, len(dataset.classes))
         new = corrupt(old, split.names, transition, config.seed, exact=config.exact)

@@ -201,7 +201,8 @@ def given_labels(
       labels: of the split, see `data.record.Split`.
       coders: names of the columns of `annotations`.
       label: what a run trains on: a coder's name; 'votes' or 'multi_target' (the class with the
-        most votes); 'inferred' (the likeliest); others (the class with the most annotations).
+        most votes); 'inferred' (the likeliest); others (the class with the most annotations, one
+        of several at random).
     """
     if label in coders:
         return labels["annotations"][:, coders.index(label)]
@@ -212,5 +213,6 @@ def given_labels(
     else:
         annotations = labels["annotations"]
         classes = max(1, int(annotations.max(initial=0)) + 1)
-        votes = (annotations[:, :, None] == np.arange(classes)).sum(axis=1)
+        said = (annotations[:, :, None] == np.arange(classes)).sum(axis=1)
+        votes = np.where(said > 0, said + np.random.default_rng(0).random(said.shape), 0)
     return np.where(votes.any(axis=1), votes.argmax(axis=1), UNKNOWN).astype(np.int32)

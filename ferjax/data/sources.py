@@ -21,11 +21,11 @@ from ferjax.data import prepared
 from ferjax.data.record import ImageSource, Names
 from ferjax.errors import UserError
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 RECORDS = ".array_record"
 """What the name of an ArrayRecord file contains."""
 
-MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 """First bytes of pictures."""
 
 
@@ -110,8 +110,16 @@ class Pictures:
         faces, readable = self.read(rows)
         if not readable.all():
             name = self.names[rows[int(readable.argmin())]]
-            raise UserError(f"{self.root}: {name} is not a readable picture")
+            raise UserError(
+                f"{self.root}: {name} is not a readable picture; a run that has begun goes on once "
+                "a readable one is in its place"
+            )
         return list(faces)
+
+    def paths(self) -> pa.StringArray:
+        """Where the pictures are, from the root of the file system."""
+        root = pa.scalar(str(Path(self.root).resolve()))
+        return pc.binary_join_element_wise(root, self.names.array, "/")
 
     def read(
         self, rows: list[int]
@@ -190,7 +198,7 @@ def _record_files(folder: Path) -> list[Path]:
 
 
 def _tree(root: Path) -> Names:
-    """Names of all pictures below a folder, ascending."""
+    """Names of all pictures below a folder, ascending; hidden files are none."""
     names = Names.of(_walk(str(root), ""))
     return Names(names.array.take(pc.sort_indices(names.array)))
 
@@ -200,7 +208,7 @@ def _walk(folder: str, prefix: str) -> Iterator[str]:
         for entry in entries:
             if entry.is_dir():
                 yield from _walk(entry.path, f"{prefix}{entry.name}/")
-            elif entry.name.lower().endswith(ENDINGS):
+            elif entry.name.lower().endswith(ENDINGS) and not entry.name.startswith("."):
                 yield _text(f"{prefix}{entry.name}")
 
 

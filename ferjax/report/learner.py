@@ -31,7 +31,9 @@ class Learner(NamedTuple):
 def read_learner(folder: Path, stage: str, dataset: Dataset) -> Learner:
     """A finished stage of the run in `folder`, which learnt from `dataset`."""
     mine = folder / "stages" / stage
-    recipe = ConfigDict(json.loads((mine / plan.STAGE).read_text())["recipe"])
+    about = json.loads((mine / plan.STAGE).read_text())
+    # By name: since then machines may have annotated, too.
+    recipe = ConfigDict(about["recipe"] | {"coders": about["coders"]})
     nothing = np.empty((len(dataset.train.images), 0, 0, 0), np.uint8)
     without_images = dataset._replace(train=dataset.train._replace(images=nothing))
     seen, rows = learnt_from(without_images, recipe)

@@ -227,6 +227,15 @@ def test_a_noise_list_written_on_windows_is_read(dataset, config, tmp_path):
     assert set(noisy.train.labels["annotations"][:, 0]) == {5}
 
 
+def test_a_noise_list_labels_no_face_that_its_coder_did_not(dataset, config, tmp_path):
+    dataset.train.labels["annotations"][:100, 0] = -1
+    config.kind, config.list = "list", str(tmp_path / "list.txt")
+    (tmp_path / "list.txt").write_text("".join(f"{name} 5\n" for name in NAMES))
+    labels = noise.apply(dataset, config, "crowd").train.labels["annotations"][:, 0]
+    assert set(labels[:100]) == {-1}
+    assert set(labels[100:]) == {5}
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [

@@ -73,7 +73,14 @@ def test_a_split_without_groups_stays_without():
 )
 def test_given_label_is_the_one_that_the_run_trained_on(label, expected):
     labels = {
-        "annotations": np.array([[2, 1, 1], [-1, -1, -1], [0, 1, -1]], np.int32),
+        "annotations": np.array([[2, 1, 1], [-1, -1, -1], [0, 0, -1]], np.int32),
         "votes": np.array([[0, 1, 3], [2, 2, 0], [0, 0, 0]], np.int32),
     }
     assert record.given_labels(labels, ("ann", "bob", "cy"), label).tolist() == expected
+
+
+def test_of_classes_that_were_said_as_often_each_is_given_as_often():
+    annotations = np.tile(np.array([[3, 1, -1]], np.int32), (1000, 1))
+    given = record.given_labels({"annotations": annotations}, ("ann", "bob", "cy"), "majority")
+    assert set(given) == {1, 3}
+    np.testing.assert_allclose(np.mean(given == 1), 0.5, atol=0.06)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import zlib
 
 import cv2
@@ -48,6 +49,17 @@ def test_a_tree_is_searched_in_the_order_of_names_and_damage_is_told(tree):
         found.pictures[2]
     (tree / "happy/a.jpg").unlink()
     assert not read(found.pictures, np.array([0]))[1][0]
+
+
+def test_hidden_files_are_no_pictures_and_old_formats_are(tmp_path):
+    (tmp_path / "._a.png").write_bytes(picture(1))
+    for ending in (".bmp", ".tif"):
+        (tmp_path / f"a{ending}").write_bytes(picture(7, ending))
+    found = sources.find(tmp_path, size=8, channels=3)
+    assert list(found.names) == ["a.bmp", "a.tif"]
+    faces, readable = read(found.pictures, np.arange(2))
+    assert readable.all()
+    assert (faces == 7).all()
 
 
 def test_a_list_gives_names_beside_it_and_labels_if_asked(tree):
@@ -106,7 +118,7 @@ def test_array_record_holds_pictures_or_examples(tmp_path):
 def test_places_without_pictures_are_named(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         sources.find(tmp_path / "nowhere", 8, 1)
-    with pytest.raises(UserError, match=r"no picture \(jpg, jpeg, png, webp\) in it"):
+    with pytest.raises(UserError, match=r"no picture \(jpg, .*, tiff\) in it"):
         sources.find(tmp_path, 8, 1)
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="neither a picture list nor ArrayRecord"):
@@ -127,7 +139,8 @@ def config(**changes):
 
 def test_the_folder_dataset_is_labelled_by_folders_unless_it_has_no_coder(tree):
     (tree / "sad/deep").rename(tree / "fear")
-    labelled = folder.load(config(path=str(tree), test_path=str(tree)))
+    copy = shutil.copytree(tree, tree.with_name("copy"))
+    labelled = folder.load(config(path=str(tree), test_path=str(copy)))
     assert labelled.train.labels["annotations"][:, 0].tolist() == [4, 1, 1, 2, 2]
     assert (labelled.train.truth == -1).all(), "the coder's word alone"
     assert labelled.test.truth.tolist() == [4, 1, 1, 2, 2]
@@ -138,6 +151,15 @@ def test_the_folder_dataset_is_labelled_by_folders_unless_it_has_no_coder(tree):
     assert len(unlabelled.test.images) == 0
     cached = pipeline.cache(unlabelled.train)
     assert cached.images is unlabelled.train.images, "damaged pictures would be wanted"
+
+
+@pytest.mark.parametrize("coder", ["team", ""])
+def test_pictures_to_evaluate_on_must_not_be_learnt_from(tree, coder):
+    shutil.move(tree / "sad/deep/c.WEBP", tree / "sad")
+    (tree / "list.txt").write_text("happy/b.png happy\n")
+    places = {"path": str(tree), "test_path": str(tree / "list.txt")}
+    with pytest.raises(UserError, match=r"shares 1 of its pictures with data.path: happy/b\.png"):
+        folder.load(config(coder=coder, **places))
 
 
 @pytest.mark.parametrize(

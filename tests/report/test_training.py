@@ -87,7 +87,7 @@ def fake_run(workdir, with_lambda=True):
         np.savez(folder / "predictions.npz", test=test, train=train, train_rows=rows)
         np.savez(folder / "learnt.npz")
         recipe = {"sets": (), "coders": (), "label": "", "unlabelled": False}
-        writers.write_json(folder / plan.STAGE, {"recipe": recipe})
+        writers.write_json(folder / plan.STAGE, {"recipe": recipe, "coders": ["people"]})
     saved = {"config": json.loads(config.to_json_best_effort()), "versions": {"jax": "9.8.7"}}
     writers.write_json(workdir / "config.json", saved)
     return config
@@ -212,8 +212,9 @@ def test_a_coder_who_knew_the_truth_but_was_not_learnt_from_does_not_appear(tmp_
         rows = np.arange(40, dtype=np.int32)
         np.savez(folder / "predictions.npz", test=test, train=learnt, train_rows=rows)
         np.savez(folder / "learnt.npz", coders=np.array(["a"]), transitions=np.eye(2)[None])
-        recipe = {"sets": (), "coders": ("a",), "label": "", "unlabelled": False}
-        writers.write_json(folder / plan.STAGE, {"recipe": recipe})
+        # Everybody's annotations, when there were a's alone.
+        recipe = {"sets": (), "coders": (), "label": "", "unlabelled": False}
+        writers.write_json(folder / plan.STAGE, {"recipe": recipe, "coders": ["a"]})
     result = results.summarise(config, tmp_path)
     result["confusion"] = [[1, 0], [0, 1]]
     training.write(config, tmp_path, data, result)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import ml_collections
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Int32
 
 from ferjax.data import sources
@@ -29,7 +31,8 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
       is their label.
 
     Raises:
-      UserError: for a place without pictures, a label that is no class, or a size out of range.
+      UserError: for a place without pictures, a label that is no class, a size out of range, or
+        test pictures that are among the training ones.
     """
     if config.image_size < MIN_SIZE:
         raise UserError(f"data.image_size must be at least {MIN_SIZE}, not {config.image_size}")
@@ -50,6 +53,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         train = _split(found, np.full(len(found.names), UNKNOWN, np.int32), coders=0)
     if config.test_path:
         test = labelled(Path(config.test_path), size, channels, classes, len(coders))
+        _check_apart(train, test)
     return Dataset(
         classes=classes,
         coders=coders,
@@ -70,6 +74,20 @@ def labelled(
     """
     found = sources.find(path, size, channels, labelled=True)
     return _split(found, _classes(found.labels, found.names, classes), coders)
+
+
+def _check_apart(train: Split, test: Split) -> None:
+    if not isinstance(train.images, sources.Pictures):  # there are none
+        return
+    assert isinstance(test.images, sources.Pictures)
+    shared = pc.is_in(train.images.paths(), value_set=test.images.paths())
+    count = pc.sum(shared).as_py()
+    if count:
+        first = train.names[pc.index(shared, pa.scalar(True)).as_py()]
+        raise UserError(
+            f"data.test_path shares {count:,} of its pictures with data.path: {first}"
+            f"{', ...' if count > 1 else ''}"
+        )
 
 
 def _split(found: sources.Source, truth: Int32[np.ndarray, " rows"], coders: int) -> Split:
