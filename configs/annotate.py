@@ -3,8 +3,8 @@
     python -m ferjax.main --config=configs/annotate.py --config.trained=RUN --config.path=FACES \
         --workdir=DIR
 
-`trained` is the workdir of a finished run; `path` a folder tree of pictures (jpg, png, webp), a
-list of such files, or ArrayRecord (a file, or a folder of them). Writes into DIR
+`trained` is the workdir of a finished run; `path` a folder tree of pictures (jpg, png, webp, bmp,
+tif), a list of such files, or ArrayRecord (a file, or a folder of them). Writes into DIR
 
     labels/part-*.parquet  index, file, label, p_<class>, and valence and arousal if the model has
                            them; one file a shard, so that a killed run goes on where it was
@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     config.run = "annotate"
     config.trained = ""
     config.stage = ""  # of that run; '': its headline
+    config.weights = "last"  # or 'best': on the faces that it held out for validation
     config.path = ""
     config.annotate = annotation()
     return config

@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags
@@ -57,9 +57,16 @@ def main() -> int:
     except UserError as error:
         return _say(f"error: {error}", USER_ERROR)
     preemption.watch()
-    if jax.process_count() == 1:
-        return execute(config, workdir)
-    return _execute_with_others(config, workdir)
+    if jax.process_index() > 0:
+        logging.getLogger().setLevel(logging.WARNING)
+    try:
+        code = execute(config, workdir)
+    except (Exception, KeyboardInterrupt):
+        traceback.print_exc()
+        code = CRASHED
+    if jax.process_count() > 1 and code not in (DONE, PREEMPTED):
+        _leave_others(code)
+    return code
 
 
 def execute(config: ConfigDict, workdir: Path) -> int:
@@ -94,23 +101,14 @@ def _join() -> None:
         ) from error
 
 
-def _execute_with_others(config: ConfigDict, workdir: Path) -> int:
-    """As `execute`; a process that fails alone ends at once, and takes the others with it.
+def _leave_others(code: int) -> NoReturn:
+    """Ends at once a process that failed alone, and so the others with it.
 
     An orderly exit would wait for the others, who wait for this one in the middle of a step.
     """
-    if jax.process_index() > 0:
-        logging.getLogger().setLevel(logging.WARNING)
-    try:
-        code = execute(config, workdir)
-    except (Exception, KeyboardInterrupt):
-        traceback.print_exc()
-        code = CRASHED
-    if code not in (DONE, PREEMPTED):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _parse() -> tuple[ConfigDict, Path]:
@@ -129,7 +127,19 @@ def _parse() -> tuple[ConfigDict, Path]:
     _quieten_libraries()
     if len(rest) > 1:
         raise flags.Error(f"unknown argument {rest[1]!r}")
-    return config, Path(FLAGS.workdir)
+    return _at_home(config), Path(_at_home(FLAGS.workdir))
+
+
+def _at_home(value: Any) -> Any:
+    """The value with `~/` at the beginning of paths in it replaced, which shells leave in flags."""
+    if isinstance(value, str) and value.startswith("~/"):
+        return str(Path(value).expanduser())
+    if isinstance(value, tuple | list):
+        return type(value)(map(_at_home, value))
+    if isinstance(value, ConfigDict):
+        for name in value:
+            value[name] = _at_home(value[name])
+    return value
 
 
 def _quieten_libraries() -> None:

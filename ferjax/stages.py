@@ -178,7 +178,7 @@ def _annotate(config: ConfigDict, folder: Path) -> Plan:
     settings.check()
     if not config.trained or not config.path:
         raise UserError(f"{'path' if config.trained else 'trained'} is not set")
-    model = trained.load(Path(config.trained), config.stage)
+    model = trained.load(Path(config.trained), config.stage, config.weights)
     height, _, channels = model.image_shape
     source = sources.find(Path(config.path), height, channels)
     rows = np.arange(len(source.names), dtype=np.int32)
@@ -212,7 +212,7 @@ def _evaluate(config: ConfigDict, folder: Path) -> Plan:
     """A finished run's model on test sets of other origin."""
     if not config.trained:
         raise UserError("trained is not set: the workdir of a finished run")
-    model = trained.load(Path(config.trained), config.stage)
+    model = trained.load(Path(config.trained), config.stage, config.weights)
     sets = cross_dataset.read(config, model)
     path = folder / "result.json"
 

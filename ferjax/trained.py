@@ -25,7 +25,7 @@ class Trained(NamedTuple):
       classes: class names.
       image_shape: (height, width, channels) of the faces it takes.
       method: of the stage.
-      state: the final one, on the host, as far as predicting needs it.
+      state: on the host, as far as predicting needs it.
     """
 
     name: str
@@ -42,12 +42,24 @@ class Trained(NamedTuple):
         return checksum
 
 
-def load(workdir: Path, stage: str = "") -> Trained:
-    """The final state of a stage; the run's headline's unless one is named.
+WEIGHTS = {"last": "checkpoints", "best": "best"}
+"""Folders of a stage's checkpoints: when it ended, and when it did best on validation faces."""
+
+
+def load(workdir: Path, stage: str = "", weights: str = "last") -> Trained:
+    """A finished stage; the run's headline unless one is named.
+
+    Args:
+      workdir: of the run.
+      stage: its name.
+      weights: 'last', those at the end; or 'best', those that did best on validation faces.
 
     Raises:
-      UserError: if the folder holds no run that trained such a stage to its end.
+      UserError: if the folder holds no run that trained such a stage to its end, or no such
+        weights.
     """
+    if weights not in WEIGHTS:
+        raise UserError(f"weights={weights!r} is none of {', '.join(WEIGHTS)}")
     path = workdir / "config.json"
     if not path.exists():
         raise UserError(f"trained: {workdir} holds no run (it has no config.json)")
@@ -61,7 +73,7 @@ def load(workdir: Path, stage: str = "") -> Trained:
         classes=tuple(about["classes"]),
         image_shape=tuple(about["image_shape"]),
         method=_method(about),
-        state=_state(workdir, stage),
+        state=_state(workdir, stage, weights),
     )
 
 
@@ -94,15 +106,17 @@ def _method(about: dict[str, Any]) -> Method:
     )
 
 
-def _state(workdir: Path, stage: str) -> State:
-    """The final state, on the host, for prediction: without what is frozen, which only trains."""
+def _state(workdir: Path, stage: str, weights: str) -> State:
+    """The state, on the host, for prediction: without what is frozen, which only trains."""
     about = _about(workdir, stage)
     template = _shapes(workdir, stage).replace(frozen=())
-    folder = workdir / "stages" / stage / "checkpoints"
+    folder = workdir / "stages" / stage / WEIGHTS[weights]
+    if not folder.exists():
+        raise UserError(f"trained: there is no {folder}; did the run hold faces out?")
     keep = about["recipe"]["loop"]["keep"]
     with closing(Checkpoints(folder, keep, read_only=True)) as checkpoints:
         state = checkpoints.restore(template)
-    if state is None or int(state.step) != about["total_steps"]:
+    if state is None or (weights == "last" and int(state.step) != about["total_steps"]):
         raise UserError(f"trained: {folder} lacks the last checkpoint, or it is damaged")
     return state
 

@@ -86,14 +86,17 @@ def test_the_quick_start_leaves_what_the_contract_says(tmp_path, capsys):
     shutil.rmtree(tmp_path / "stages" / "teachers" / "checkpoints")  # no need of them to predict
     student = trained.load(tmp_path)
     assert (student.name, int(student.state.step)) == ("student", 3)
+    with pytest.raises(UserError, match=r"no .*student/best; did the run hold faces out\?"):
+        trained.load(tmp_path, weights="best")
 
 
 def test_the_supervised_config_runs(tmp_path):
     config = supervised.get_config()
-    changes = {"supervised.epochs": 1.0, "supervised.batch_size": 16}
+    changes = {"supervised.epochs": 1.0, "supervised.batch_size": 16, "data.validation": 0.25}
     config.update_from_flattened_dict(FIELDS | changes)
     assert main.execute(config, tmp_path) == 0
     assert json.loads((tmp_path / "result.json").read_text())["headline"] == "supervised"
+    assert int(trained.load(tmp_path, weights="best").state.step) == 2
 
 
 def two_small_teams(config):
@@ -300,6 +303,39 @@ def test_comparators_follow_ltnet_but_for_what_makes_them_what_they_are():
     assert resolved.ltnet_released.transition.epsilon == 0.5
     assert (resolved.ltnet.loss, resolved.identity.loss) == ("paper", "released")
     assert (resolved.nal.transition.shared, resolved.ltnet.transition.shared) == (True, False)
+
+
+def test_who_knows_the_truth_votes_in_no_majority():
+    for config in (supervised.get_config("cifar10"), cct.get_config("cifar10n")):
+        assert "clean" not in config.data.coders
+    assert ltnet.get_config("cifar10").data.coders[-1] == "clean"
+
+
+def test_ltnets_recipes_are_not_those_of_other_methods():
+    config = cct.get_config("faces")
+    assert {config[stage].steps for stage in config.stages} == {0}
+    assert (config.model.name, ltnet.get_config("faces").model.name) == ("resnet18", "resnet80")
+
+
+def test_a_home_folder_is_found_in_flags(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    groups = {"wild": (("SFEW", "~/sfew"),), "posed": ()}
+    config = ConfigDict({"data": {"dir": "~/faces", "seed": 1}, "groups": groups})
+    found = main._at_home(config)
+    assert found.data.to_dict() == {"dir": "/home/ann/faces", "seed": 1}
+    assert found.groups.wild == (("SFEW", "/home/ann/sfew"),)
+
+
+def test_a_crash_is_no_mistake_of_the_users(monkeypatch, capsys):
+    def crash(config, folder):
+        raise ZeroDivisionError("inside")
+
+    monkeypatch.setattr(main, "_parse", lambda: (ConfigDict(), Path("run")))
+    monkeypatch.setattr(main, "_join", lambda: None)
+    monkeypatch.setattr(main.preemption, "watch", lambda: None)
+    monkeypatch.setattr(main, "execute", crash)
+    assert main.main() == 70
+    assert "ZeroDivisionError: inside" in capsys.readouterr().err
 
 
 @pytest.fixture
