@@ -34,7 +34,7 @@ def optimizer(
       total_steps: training steps in the run.
 
     Raises:
-      UserError: for an unknown name.
+      UserError: for an unknown name, or a rate or milestone that is none.
     """
     rules = {
         "adam": optax.adam,
@@ -44,6 +44,11 @@ def optimizer(
     }
     if config.name not in rules:
         raise UserError(f"optimizer.name {config.name!r} is none of {', '.join(rules)}")
+    for field in ("learning_rate", "classifier_rate"):
+        if not config[field] >= 0:
+            raise UserError(f"optimizer.{field} must be at least 0, not {config[field]}")
+    if not all(isinstance(x, float | int) and 0 <= x <= 1 for x in config.milestones):
+        raise UserError(f"optimizer.milestones must lie in [0, 1], not {config.milestones}")
 
     def rule(rate: float) -> optax.GradientTransformation:
         schedule = learning_rate(config, rate, steps_per_epoch, total_steps)

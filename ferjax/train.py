@@ -105,6 +105,8 @@ def prepare(
     faces = len(dataset.train.images)
     if config.batch_size > faces:
         raise UserError(f"{name}.batch_size {config.batch_size} exceeds the {faces} training faces")
+    if config.epoch_steps < 0:
+        raise UserError(f"{name}.epoch_steps must be at least 0, not {config.epoch_steps}")
     steps_per_epoch = config.epoch_steps or faces // config.batch_size
     total_steps = duration(config, steps_per_epoch, where=f"{name}.")
     info = Info(

@@ -182,7 +182,7 @@ def test_mistakes_are_one_line_before_anything_is_trained(tmp_path, capsys, chan
     [
         (annotate_config, {}, "trained is not set"),
         (annotate_config, {"trained": "RUN"}, "path is not set"),
-        (annotate_config, {"trained": "RUN", "path": "EMPTY"}, "no picture (jpg, jpeg, png, webp)"),
+        (annotate_config, {"trained": "RUN", "path": "EMPTY"}, "no picture (jpg, jpeg, png, webp"),
         (annotate_config, {"trained": "EMPTY", "path": "EMPTY"}, "holds no run"),
         (annotate_config, {"trained": "RUN", "path": "EMPTY", "stage": "x"}, "no finished stage"),
         (evaluate_config, {"trained": "RUN"}, "groups: no test set"),

@@ -237,7 +237,10 @@ def _check(config: ConfigDict, info: Info) -> None:
         if value not in allowed:
             raise UserError(f"{field}={value!r} is none of {', '.join(allowed)}")
     if chosen.start == "confusion" and "network" not in config.needs:
-        raise UserError("transition.start='confusion' needs a stage 'network' to start from")
+        raise UserError(
+            "transition.start='confusion' needs a stage to start from: give the config one as "
+            "needs.network, see configs/ltnet.py"
+        )
     if not chosen.epsilon > 0:
         raise UserError(f"transition.epsilon must be positive, not {chosen.epsilon}")
     for field in ("delta", "rate", "weight_decay", "freeze_epochs"):

@@ -380,7 +380,7 @@ def _set_weights(config: ConfigDict, info: Info) -> Float[np.ndarray, " faces"]:
             f"{len(info.sets)} datasets of data.sets"
         )
     weights = _shared_out(info.labels["set"], wanted)
-    if (wanted < 0).any() or weights.sum() == 0:
+    if not (wanted >= 0).all() or weights.sum() == 0:
         raise UserError(f"set_weights must not be negative or all zero, as in {config.set_weights}")
     return weights
 

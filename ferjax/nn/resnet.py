@@ -78,7 +78,7 @@ def resnet(
       axis_name: axis of `pmap` over which batch normalisation takes its statistics.
 
     Raises:
-      UserError: for a name, stem, stride or dtype that there is not.
+      UserError: for a name, stem, stride or dtype that there is not, or no width.
     """
     choices: dict[str, tuple[Any, tuple]] = {
         "network": (name, tuple(_NETWORKS)),
@@ -89,6 +89,8 @@ def resnet(
     for what, (chosen, allowed) in choices.items():
         if chosen not in allowed:
             raise UserError(f"unknown {what} {chosen!r}: choose one of {allowed}")
+    if width < 1:
+        raise UserError(f"model.width must be at least 1, not {width}")
     return ResNet(_NETWORKS[name], classes, width, stem, stem_stride, jnp.dtype(dtype), axis_name)
 
 
