@@ -140,6 +140,10 @@ def config(**changes):
 def test_the_folder_dataset_is_labelled_by_folders_unless_it_has_no_coder(tree):
     (tree / "sad/deep").rename(tree / "fear")
     copy = shutil.copytree(tree, tree.with_name("copy"))
+    with pytest.raises(UserError, match=r"sad/bad\.png is not a readable picture"):
+        folder.load(config(path=str(tree), test_path=str(copy)))
+    for name in ("bad", "empty"):
+        (copy / f"sad/{name}.png").write_bytes(picture(0))
     labelled = folder.load(config(path=str(tree), test_path=str(copy)))
     assert labelled.train.labels["annotations"][:, 0].tolist() == [4, 1, 1, 2, 2]
     assert (labelled.train.truth == -1).all(), "the coder's word alone"

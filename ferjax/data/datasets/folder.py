@@ -32,7 +32,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
 
     Raises:
       UserError: for a place without pictures, a label that is no class, a size out of range, or
-        test pictures that are among the training ones.
+        test pictures that are damaged or among the training ones.
     """
     if config.image_size < MIN_SIZE:
         raise UserError(f"data.image_size must be at least {MIN_SIZE}, not {config.image_size}")
@@ -54,6 +54,8 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     if config.test_path:
         test = labelled(Path(config.test_path), size, channels, classes, len(coders))
         _check_apart(train, test)
+        for row in range(len(test.images)):  # now, and not after hours of training
+            test.images[row]
     return Dataset(
         classes=classes,
         coders=coders,
