@@ -160,7 +160,7 @@ def test_its_stages_are_measured_on_other_test_sets(finished, faces, tmp_path, c
         ({"union.sets": ("north",)}, "sets: no dataset 'north', there are east, unlabelled, west"),
         (
             {"ltnet.coders": ("east", "nobody")},
-            "ltnet: coders: no coder 'nobody', there are east",
+            "ltnet: coders: no coder 'nobody', there are east, west, m",
         ),
         ({"union.set_weights": (1.0,)}, "set_weights: 1 numbers, but one is needed for each"),
         ({"comparators": ("em", "em")}, "comparators names 'em' twice"),
@@ -182,7 +182,11 @@ def test_mistakes_are_one_line_before_anything_is_trained(tmp_path, capsys, chan
     [
         (annotate_config, {}, "trained is not set"),
         (annotate_config, {"trained": "RUN"}, "path is not set"),
-        (annotate_config, {"trained": "RUN", "path": "EMPTY"}, "no picture (jpg, jpeg, png, webp"),
+        (
+            annotate_config,
+            {"trained": "RUN", "path": "EMPTY"},
+            "no picture (jpg, jpeg, png, webp, bmp, tif, tiff)",
+        ),
         (annotate_config, {"trained": "EMPTY", "path": "EMPTY"}, "holds no run"),
         (annotate_config, {"trained": "RUN", "path": "EMPTY", "stage": "x"}, "no finished stage"),
         (evaluate_config, {"trained": "RUN"}, "groups: no test set"),

@@ -126,6 +126,15 @@ def test_an_unknown_optimizer_is_named_with_the_known_ones():
         optimizer(recipe(name="lion"), 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("learning_rate", -1e-3), ("classifier_rate", float("nan")), ("milestones", (0.5, 1.5))],
+)
+def test_rates_and_milestones_that_cannot_be_are_named(field, value):
+    with pytest.raises(UserError, match=f"optimizer.{field} must"):
+        optimizer(recipe(**{field: value}), 1, 1)
+
+
 def test_the_rate_falls_by_a_power_of_what_is_left():
     rate = learning_rate(recipe(power=1.5), 0.01, 10, 100)
     for step in (0, 50, 99):

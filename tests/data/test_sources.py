@@ -118,7 +118,8 @@ def test_array_record_holds_pictures_or_examples(tmp_path):
 def test_places_without_pictures_are_named(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         sources.find(tmp_path / "nowhere", 8, 1)
-    with pytest.raises(UserError, match=r"no picture \(jpg, .*, tiff\) in it"):
+    endings = "jpg, jpeg, png, webp, bmp, tif, tiff"
+    with pytest.raises(UserError, match=rf"no picture \({endings}\) in it"):
         sources.find(tmp_path, 8, 1)
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="neither a picture list nor ArrayRecord"):

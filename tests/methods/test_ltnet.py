@@ -218,7 +218,10 @@ def test_it_learns_how_coders_err_and_what_the_truth_is_where_the_mixture_does_n
         ({"transitions": {"delta": -0.1}}, "transition.delta must not be negative, but is -0.1"),
         ({"transitions": {"rate": -1.0}}, "transition.rate must not be negative"),
         ({"transitions": {"start": "magic"}}, "transition.start='magic' is none of identity"),
-        ({"transitions": {"start": "confusion"}}, "needs a stage to start from"),
+        (
+            {"transitions": {"start": "confusion"}},
+            "needs a stage to start from: give the config one",
+        ),
         ({"transitions": {"start": "given"}}, "for each of 2 coders, 3 rows of 3 numbers"),
         (
             {"transitions": {"start": "given", "matrices": (((0.5,) * 3,) * 3,) * 2}},
