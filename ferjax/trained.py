@@ -73,7 +73,7 @@ def load(workdir: Path, stage: str = "", weights: str = "last") -> Trained:
         classes=tuple(about["classes"]),
         image_shape=tuple(about["image_shape"]),
         method=_method(about),
-        state=_state(workdir, stage, weights),
+        state=_state(workdir, stage, weights, about),
     )
 
 
@@ -106,10 +106,9 @@ def _method(about: dict[str, Any]) -> Method:
     )
 
 
-def _state(workdir: Path, stage: str, weights: str) -> State:
+def _state(workdir: Path, stage: str, weights: str, about: dict[str, Any]) -> State:
     """The state, on the host, for prediction: without what is frozen, which only trains."""
-    about = _about(workdir, stage)
-    template = _shapes(workdir, stage).replace(frozen=())
+    template = _shapes(workdir, about).replace(frozen=())
     folder = workdir / "stages" / stage / WEIGHTS[weights]
     if not folder.exists():
         raise UserError(f"trained: there is no {folder}; did the run hold faces out?")
@@ -121,8 +120,8 @@ def _state(workdir: Path, stage: str, weights: str) -> State:
     return state
 
 
-def _shapes(workdir: Path, stage: str) -> State:
+def _shapes(workdir: Path, about: dict[str, Any]) -> State:
     """The stage's state as shapes; a start from other stages takes nothing but their shapes."""
-    about = _about(workdir, stage)
-    inputs = {name: _shapes(workdir, other) for name, other in about["needs"].items()}
+    needs = about["needs"].items()
+    inputs = {name: _shapes(workdir, _about(workdir, other)) for name, other in needs}
     return jax.eval_shape(_method(about).init, jax.random.key(about["recipe"]["seed"]), inputs)
