@@ -169,6 +169,8 @@ def _table_1(config: ConfigDict, dataset: str) -> None:
     config.e2e_fc = e2e_fc(config.ltnet, dataset)
     config.ltnet_released = datasets.following(config.ltnet)
     config.ltnet_released.loss = "released"
+    config.ltnet_normalise = datasets.following(config.ltnet)
+    config.ltnet_normalise.transition.constraint = "normalise"
     # Controls: as many steps as LTNet has with its start, and LTNet's loss without its matrices.
     _supervised(config, dataset, "mixture_long", "random")
     config.mixture_long.steps = 2 * config.ltnet.get_ref("steps")
@@ -187,6 +189,7 @@ def _table_1(config: ConfigDict, dataset: str) -> None:
         "e2e_fc",
         "ltnet",
         "ltnet_released",
+        "ltnet_normalise",
         "mixture_long",
         "identity",
     )
