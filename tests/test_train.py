@@ -234,6 +234,8 @@ def test_each_epoch_is_closed_once_even_after_a_kill_at_its_boundary(tmp_path, m
         ({"loop.eval_batch_size": 3}, r"loop.eval_batch_size 3 does not divide by the 2 devices"),
         ({"teachers.method": "magic"}, r"teachers.method 'magic' is none of supervised, cct"),
         ({"teachers.epochs": 0.0}, r"teachers.steps or teachers.epochs must be positive"),
+        ({"teachers.epoch_steps": -1}, r"teachers.epoch_steps must be at least 0, not -1"),
+        ({"model.width": 0}, r"model.width must be at least 1, not 0"),
     ],
 )
 def test_mistakes_in_a_recipe_are_named(tmp_path, changes, message):

@@ -215,6 +215,7 @@ def test_it_learns_how_coders_err_and_what_the_truth_is_where_the_mixture_does_n
         ),
         ({"coder_weights": (1.0,)}, "coder_weights: 1 for the 2 coders anna, ben"),
         ({"coder_weights": (1.0, -1.0)}, "coder_weights must not be negative"),
+        ({"coder_weights": (1.0, float("nan"))}, "coder_weights must not be negative"),
         ({"transitions": {"delta": -0.1}}, "transition.delta must not be negative, but is -0.1"),
         ({"transitions": {"rate": -1.0}}, "transition.rate must not be negative"),
         ({"transitions": {"start": "magic"}}, "transition.start='magic' is none of identity"),

@@ -201,7 +201,9 @@ def test_sets_of_a_union_are_drawn_from_as_weighted():
     assert 420 < counts[1] < 480
 
 
-@pytest.mark.parametrize("weights", [(1.0,), (1.0, -1.0, 1.0), (0.0, 0.0, 0.0)])
+@pytest.mark.parametrize(
+    "weights", [(1.0,), (1.0, -1.0, 1.0), (0.0, 0.0, 0.0), (1.0, float("nan"), 1.0)]
+)
 def test_weights_that_do_not_suit_the_sets_are_named(weights):
     config = tiny.stage_config("teachers", **{"teachers.set_weights": weights})
     info = problem.info(annotations=np.zeros((6, 2), np.int32))._replace(sets=("a", "b", "c"))
