@@ -65,7 +65,7 @@ def ltnet(dataset: str) -> ConfigDict:
     config.loss = "paper"  # or 'released'
     config.coder_weights = ()  # one a coder; (): ones
     config.transition = ConfigDict()
-    config.transition.constraint = "project"  # or 'normalise', 'softmax'
+    config.transition.constraint = "normalise"  # the paper's; or 'softmax'; 'project', its authors'
     config.transition.epsilon = 1e-5  # the authors', on faces
     config.transition.shared = False
     config.transition.start = "identity"  # or 'dawid_skene', 'confusion', 'given'
@@ -80,6 +80,7 @@ def ltnet(dataset: str) -> ConfigDict:
     if dataset == "synthetic":
         config.transition.freeze_epochs = 3.0
     if dataset.startswith("cifar10"):
+        config.transition.constraint = "project"
         config.transition.epsilon = 1e-2
         config.transition.weight_decay = 5e-4
         config.steps = 2_500 if dataset.endswith("_small") else 50_000
