@@ -53,7 +53,7 @@ def two_teams() -> dict[str, ConfigDict]:
     """Two datasets of built-in faces, each annotated by its own team, who err in opposed ways."""
     sets = {}
     for place, (name, mistake) in enumerate(TEAMS.items()):
-        sets[name] = datasets.synthetic(start=10_000 * place, train_size=2000, test_size=500)
+        sets[name] = datasets.synthetic(start=10_000 * place, train_size=2000, test_size=1000)
         sets[name].coders = (name,)
         sets[name].confusions = (_confusion(*mistake),)
     return sets
@@ -73,14 +73,19 @@ def ltnet(dataset: str) -> ConfigDict:
     config.transition.delta = 0.01
     # Adam would move all entries alike, and mistakes that nobody makes would grow.
     config.transition.optimizer = "sgd"  # '': the network's
-    config.transition.rate = 1.0  # times the network's
+    config.transition.rate = 3.0  # times the network's
+    config.transition.clip = 1.0  # 0: however steep; a face may move no entry further
     config.transition.weight_decay = 0.0
     config.transition.trace = 0.0
     config.transition.freeze_epochs = 0.0  # what says little of the truth sweeps T away
     if dataset == "synthetic":
+        config.epochs = 20.0
+        config.optimizer.epoch_decay = 1.0
+        config.optimizer.power = 1.0
         config.transition.freeze_epochs = 3.0
+    if dataset == "faces" or dataset.startswith("cifar10"):  # its authors' way
+        config.transition.update(constraint="project", rate=1.0, clip=0.0)
     if dataset.startswith("cifar10"):
-        config.transition.constraint = "project"
         config.transition.epsilon = 1e-2
         config.transition.weight_decay = 5e-4
         config.steps = 2_500 if dataset.endswith("_small") else 50_000

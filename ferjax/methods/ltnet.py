@@ -51,6 +51,9 @@ def make(config: ConfigDict, info: Info) -> Method:
       (row) against the annotations (column); 'given', `matrices`, one a coder;
     - `optimizer`, see `optimizers.optimizer`, or empty for the network's; `rate`, a factor of the
       network's learning rate; and `weight_decay`;
+    - `clip`, the most that an entry of T's gradient counts, 0 for no such bound: of B faces, one
+      that the network is sure of adds 1/(B·T_ij) to it, which without a bound lets a single
+      contradiction fill a row of T; with it, mistakes rarer than 1/(B·clip) are learnt as rarer;
     - `trace` β (R. Tanno et al., *Learning from noisy labels by regularized estimation of annotator
       confusion*, CVPR 2019: adds β·Σ_c tr T^c to the loss);
     - `freeze_epochs`, in which T stays as it is.
@@ -100,6 +103,8 @@ def make(config: ConfigDict, info: Info) -> Method:
     )
     networks = optimizer(config.optimizer, info.steps_per_epoch, info.total_steps)
     layers = optimizer(_for_matrices(config), info.steps_per_epoch, info.total_steps)
+    if chosen.clip > 0:
+        layers = optax.chain(optax.clip(chosen.clip), layers)
     made = coders.make(config, info, layer, networks, _frozen_first(layers, config, info))
 
     def learnt(state: State) -> dict[str, np.ndarray]:
@@ -243,6 +248,6 @@ def _check(config: ConfigDict, info: Info) -> None:
         )
     if not chosen.epsilon > 0:
         raise UserError(f"transition.epsilon must be positive, not {chosen.epsilon}")
-    for field in ("delta", "rate", "weight_decay", "freeze_epochs"):
-        if chosen[field] < 0:
+    for field in ("delta", "rate", "clip", "weight_decay", "freeze_epochs"):
+        if not chosen[field] >= 0:
             raise UserError(f"transition.{field} must not be negative, but is {chosen[field]}")

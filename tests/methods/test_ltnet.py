@@ -36,6 +36,7 @@ def config(transitions=None, **changes):
         "delta": 0.01,
         "optimizer": "",
         "rate": 1.0,
+        "clip": 0.0,
         "weight_decay": 0.0,
         "trace": 0.0,
         "freeze_epochs": 0.0,
@@ -120,6 +121,21 @@ def test_a_step_moves_network_and_matrices_and_keeps_rows_distributions(constrai
     assert [name for name, _ in learner.heads] == ["truth", "as_anna", "as_ben"]
     assert set(said) == {"truth", "as_anna", "as_ben"}
     np.testing.assert_allclose(said["as_ben"], np.asarray(said["truth"]) @ learnt[1], rtol=1e-4)
+
+
+def test_no_batch_moves_an_entry_further_than_the_clipped_gradient():
+    """The first step of SGD with Nesterov's momentum of 0.9 goes 1.9 times rate times gradient."""
+    moves = {}
+    for clip in (0.0, 0.05):
+        made = config({"clip": clip})
+        learner = ltnet.make(made, info())
+        state = started(learner)
+        after, _ = jax.jit(learner.train_step)(state, spoken())
+        moves[clip] = np.abs(matrices_of(after) - matrices_of(state)) / made.optimizer.learning_rate
+    bound = 1.9 * 0.05
+    np.testing.assert_allclose(moves[0.05], np.minimum(moves[0.0], bound), atol=5e-4)
+    assert (moves[0.0] > bound).any()
+    assert (moves[0.0] < bound).any()
 
 
 def test_matrices_stay_for_the_first_epochs():
@@ -218,6 +234,7 @@ def test_it_learns_how_coders_err_and_what_the_truth_is_where_the_mixture_does_n
         ({"coder_weights": (1.0, float("nan"))}, "coder_weights must not be negative"),
         ({"transitions": {"delta": -0.1}}, "transition.delta must not be negative, but is -0.1"),
         ({"transitions": {"rate": -1.0}}, "transition.rate must not be negative"),
+        ({"transitions": {"clip": float("nan")}}, "transition.clip must not be negative"),
         ({"transitions": {"start": "magic"}}, "transition.start='magic' is none of identity"),
         (
             {"transitions": {"start": "confusion"}},
