@@ -301,6 +301,8 @@ def test_comparators_follow_ltnet_but_for_what_makes_them_what_they_are():
     assert steps == dict.fromkeys(config.stages, 7) | {"mixture_long": 14}
     assert {resolved[name].optimizer.learning_rate for name in config.stages} == {0.3}
     assert resolved.ltnet_released.transition.epsilon == 0.5
+    constraints = [resolved[name].transition.constraint for name in ("ltnet", "ltnet_released")]
+    assert constraints == ["normalise", "project"]
     assert (resolved.ltnet.loss, resolved.identity.loss) == ("paper", "released")
     assert (resolved.nal.transition.shared, resolved.ltnet.transition.shared) == (True, False)
 
