@@ -74,7 +74,7 @@ def ltnet(dataset: str) -> ConfigDict:
     # Adam would move all entries alike, and mistakes that nobody makes would grow.
     config.transition.optimizer = "sgd"  # '': the network's
     config.transition.rate = 3.0  # times the network's
-    config.transition.clip = 1.0  # 0: however steep; a face may move no entry further
+    config.transition.clip = 1.0  # most that an entry of T's gradient counts; 0: any
     config.transition.weight_decay = 0.0
     config.transition.trace = 0.0
     config.transition.freeze_epochs = 0.0  # what says little of the truth sweeps T away

@@ -1,6 +1,7 @@
 """Strict mode for every test: eight CPU devices, strict dtypes, no rank promotion, typed shapes.
 
-What one test compiled the next ones reuse: compiling takes most of the time.
+What one test compiled the next ones reuse, and LLVM optimises none of it: compiling takes most of
+the time.
 """
 
 import os

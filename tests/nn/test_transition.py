@@ -112,13 +112,13 @@ def test_projection_lifts_what_is_negative_and_leaves_what_is_small():
 @pytest.mark.parametrize("constraint", transition.CONSTRAINTS)
 def test_only_a_gradient_that_sees_the_constraint_ends_at_the_coders_matrix(constraint):
     """Where truth is known, −∂L/∂τ_ij is t_ij/τ_ij, and of 'project' T_ij ∝ t_ij/T_ij at rest."""
-    truth = np.array([[0.6, 0.3, 0.1], [0.0, 1.0, 0.0], [0.2, 0.1, 0.7]], np.float32)
+    coder = np.array([[0.6, 0.3, 0.1], [0.0, 1.0, 0.0], [0.2, 0.1, 0.7]], np.float32)
     log_probs = jnp.log(jnp.repeat(jnp.eye(3), 3, axis=0))  # every class with every annotation
     said = jnp.tile(jnp.arange(3), 3)[:, None]
 
     def loss(raw):
         found = transition.log_annotation(log_probs, transition.matrices(raw, constraint), said)
-        return -(truth.ravel() * found[:, 0]).sum()
+        return -(coder.ravel() * found[:, 0]).sum()
 
     def step(_, raw):
         raw = transition.project(raw, constraint, 1e-5)
@@ -129,9 +129,9 @@ def test_only_a_gradient_that_sees_the_constraint_ends_at_the_coders_matrix(cons
     )
     raw = jax.lax.fori_loop(0, 5000, step, raw)
     found = transition.matrices(transition.project(raw, constraint, 1e-5), constraint)[0]
-    root = np.sqrt(truth) / np.sqrt(truth).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(found, root if constraint == "project" else truth, atol=0.02)
-    assert abs(root - truth).max() > 0.1
+    root = np.sqrt(coder) / np.sqrt(coder).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, root if constraint == "project" else coder, atol=0.02)
+    assert abs(root - coder).max() > 0.1
 
 
 def test_the_start_is_near_the_identity():
