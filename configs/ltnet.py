@@ -78,11 +78,12 @@ def ltnet(dataset: str) -> ConfigDict:
     config.transition.weight_decay = 0.0
     config.transition.trace = 0.0
     config.transition.freeze_epochs = 0.0  # what says little of the truth sweeps T away
-    if dataset == "synthetic":
-        config.epochs = 20.0
+    if dataset == "synthetic" or dataset.startswith("ferplus"):
         config.optimizer.epoch_decay = 1.0
         config.optimizer.power = 1.0
         config.transition.freeze_epochs = 3.0
+    if dataset == "synthetic":
+        config.epochs = 20.0
     if dataset == "faces" or dataset.startswith("cifar10"):  # its authors' rates
         config.transition.update(rate=1.0, clip=0.0)
     if dataset.startswith("cifar10"):
@@ -148,9 +149,6 @@ def _two_labellings(config: ConfigDict, dataset: str) -> None:
     for coder in ("ferplus", "fer2013"):
         _supervised(config, dataset, coder, coder).coders = (coder,)
     config.ltnet.steps = 6000  # alike for all: the fifth has fewer to an epoch
-    config.ltnet.optimizer.epoch_decay = 1.0
-    config.ltnet.optimizer.power = 1.0
-    config.ltnet.transition.freeze_epochs = 3.0
 
 
 def _table_1(config: ConfigDict, dataset: str) -> None:
