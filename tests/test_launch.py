@@ -150,6 +150,12 @@ def test_two_processes_infer_the_truth_that_one_does(tmp_path):
     assert "not converged" in done.stdout
 
 
+def test_two_processes_learn_from_an_inferred_truth_and_one_of_them_reports(tmp_path):
+    done = launch(tmp_path, "--config.supervised.label=inferred", "--config.supervised.epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/report/index.html").exists()
+
+
 def test_a_process_that_fails_alone_ends_the_others(tmp_path):
     failed = launch(tmp_path, ODD="1")
     assert failed.returncode == 1

@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import pyarrow as pa
+from jax.sharding import Mesh
 from jaxtyping import Float32, Float64, Int32
 
 from ferjax import truth
@@ -28,7 +30,9 @@ class Consensus(NamedTuple):
 def dawid_skene(
     annotations: Int32[np.ndarray, "rows coders"], classes: int, *, start: str, seed: int
 ) -> Consensus:
-    """EM over the annotations of faces, see `truth.dawid_skene`.
+    """EM over the annotations of faces, see `truth.dawid_skene`; each process does all of it.
+
+    The first one comes again alone when it writes the report, and must not wait for others.
 
     Args:
       annotations: places among the classes, -1 where a coder said nothing.
@@ -44,9 +48,10 @@ def dawid_skene(
     if len(rows) == 0:
         raise UserError("truth inference: nobody annotated a training face")
     table = pa.table({"task": rows, "worker": coders, "label": annotations[rows, coders]})
+    mesh = Mesh(np.array(jax.local_devices()), ("tasks",))
     try:
         crowd = truth.Annotations.from_table(table, classes=range(classes))
-        found = truth.dawid_skene(crowd, init=start, seed=seed)
+        found = truth.dawid_skene(crowd, init=start, seed=seed, mesh=mesh)
     except (truth.TableError, truth.OptionError) as error:
         raise UserError(f"truth inference: {error}") from error
     posteriors = np.zeros((len(annotations), classes), np.float32)
