@@ -58,11 +58,11 @@ def project(parameters: Matrices, constraint: str, epsilon: float) -> Matrices:
 
 
 def matrices(parameters: Matrices, constraint: str) -> Matrices:
-    """T, rows summing to one, differentiably; in 'project' the parameters are it."""
+    """T of projected parameters, rows summing to one, differentiably; in 'project' T is they."""
     if constraint == "softmax":
         return jax.nn.softmax(parameters)
     if constraint == "normalise":
-        return _normalised(jnp.maximum(parameters, LEAST))
+        return _normalised(parameters)
     return parameters
 
 

@@ -49,18 +49,24 @@ def test_coders_in_another_order_give_the_same_in_that_order():
     np.testing.assert_array_equal(found, straight[:, order])
 
 
-def test_zeros_of_an_identity_start_move():
+@pytest.mark.parametrize("constraint", ["project", "normalise"])
+def test_zeros_of_an_identity_start_move(constraint):
     """∂(−log p̂_j)/∂τ_ij = −p_i/p̂_j for the label j that was given, and 0 elsewhere: with T = I and
-    p = (0.5, 0.3, 0.2), label 1: p̂_1 = 0.3, so (−5/3, −1, −2/3) down column 1."""
+    p = (0.5, 0.3, 0.2), label 1: p̂_1 = 0.3, so (−5/3, −1, −2/3) down column 1. If rows are divided
+    by their sums, here 1, τ_ij gets the row's −Σ_k T_ik·∂L/∂T_ik besides: 1 for the row of 1."""
     log_probs = jnp.log(jnp.array([[0.5, 0.3, 0.2]]))
     label = jnp.array([[1]], jnp.int32)
 
-    def loss(matrices):
-        return -transition.log_annotation(log_probs, matrices, label)[0, 0]
+    def loss(raw):
+        found = transition.matrices(raw, constraint)
+        return -transition.log_annotation(log_probs, found, label)[0, 0]
 
-    gradient = jax.grad(loss)(jnp.eye(3)[None])[0]
-    np.testing.assert_allclose(gradient[:, 1], [-5 / 3, -1, -2 / 3], rtol=1e-5)
-    np.testing.assert_array_equal(gradient[:, [0, 2]], 0)
+    raw = transition.parameters(jnp.eye(3)[None], constraint)
+    gradient = jax.grad(loss)(transition.project(raw, constraint, 1e-5))[0]
+    expected = np.array([[0, -5 / 3, 0], [0, -1, 0], [0, -2 / 3, 0]])
+    if constraint == "normalise":
+        expected[1] += 1
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("matrices", [jnp.eye(3)[None], jnp.zeros((1, 3, 3)), jnp.ones((1, 3, 3))])
