@@ -103,7 +103,7 @@ def load_dataset(config: ConfigDict) -> Dataset:
         config.data.validation,
         label=label,
         seed=config.data.seed,
-        coders=_trusted(config),
+        coders=_trusted(config, dataset.coders),
     )
     dataset = dataset._replace(label=label)
     for name, split in (("training", dataset.train), ("test", dataset.test)):
@@ -120,10 +120,11 @@ def load_dataset(config: ConfigDict) -> Dataset:
     return dataset
 
 
-def _trusted(config: ConfigDict) -> tuple[str, ...]:
-    """The coders whom the headline learns from; others may know the truth, as CIFAR-10's."""
+def _trusted(config: ConfigDict, there: Sequence[str]) -> tuple[str, ...]:
+    """Those there whom the headline learns from; others may know the truth, as CIFAR-10's."""
     recipe = config.get(config.get("headline", ""))
-    return tuple(recipe.get("coders", ())) if isinstance(recipe, ConfigDict) else ()
+    chosen = recipe.get("coders", ()) if isinstance(recipe, ConfigDict) else ()
+    return tuple(name for name in chosen if name in there)  # machines come later
 
 
 def join(recipe: ConfigDict, config: ConfigDict) -> ConfigDict:

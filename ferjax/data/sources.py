@@ -198,7 +198,7 @@ def _record_files(folder: Path) -> list[Path]:
 
 
 def _tree(root: Path) -> Names:
-    """Names of all pictures below a folder, ascending; hidden files are none."""
+    """Names of all pictures below a folder, ascending; nothing hidden is one."""
     names = Names.of(_walk(str(root), ""))
     return Names(names.array.take(pc.sort_indices(names.array)))
 
@@ -206,9 +206,11 @@ def _tree(root: Path) -> Names:
 def _walk(folder: str, prefix: str) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
+            if entry.name.startswith("."):
+                continue
             if entry.is_dir():
                 yield from _walk(entry.path, f"{prefix}{entry.name}/")
-            elif entry.name.lower().endswith(ENDINGS) and not entry.name.startswith("."):
+            elif entry.name.lower().endswith(ENDINGS):
                 yield _text(f"{prefix}{entry.name}")
 
 

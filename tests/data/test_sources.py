@@ -12,7 +12,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from ml_collections import ConfigDict
 from tensorflow_datasets.proto import tf_example_pb2
 
-from ferjax.data import pipeline, sources
+from ferjax.data import datasets, pipeline, sources
 from ferjax.data.datasets import folder
 from ferjax.data.record import read
 from ferjax.errors import UserError
@@ -53,6 +53,8 @@ def test_a_tree_is_searched_in_the_order_of_names_and_damage_is_told(tree):
 
 def test_hidden_files_are_no_pictures_and_old_formats_are(tmp_path):
     (tmp_path / "._a.png").write_bytes(picture(1))
+    (tmp_path / ".thumbnails").mkdir()
+    (tmp_path / ".thumbnails/a.png").write_bytes(picture(1))
     for ending in (".bmp", ".tif"):
         (tmp_path / f"a{ending}").write_bytes(picture(7, ending))
     found = sources.find(tmp_path, size=8, channels=3)
@@ -165,6 +167,22 @@ def test_pictures_to_evaluate_on_must_not_be_learnt_from(tree, coder):
     places = {"path": str(tree), "test_path": str(tree / "list.txt")}
     with pytest.raises(UserError, match=r"shares 1 of its pictures with data.path: happy/b\.png"):
         folder.load(config(coder=coder, **places))
+
+
+def test_nor_by_way_of_another_set(tree):
+    shutil.move(tree / "sad/deep/c.WEBP", tree / "sad")
+    (tree / "list.txt").write_text("happy/b.png happy\n")
+    sets = {
+        "everything": config(path=str(tree), coder=""),
+        "mine": config(test_path=str(tree / "list.txt")),
+    }
+    for part in sets.values():
+        part.name = "folder"
+    message = (
+        "data.sets.mine.test_path shares 1 of its pictures with data.sets.everything.path: happy"
+    )
+    with pytest.raises(UserError, match=message):
+        datasets.load(ConfigDict({"name": "union", "sets": sets}))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Face datasets, all giving the same record; one package for each that is read from files."""
 
 from collections.abc import Callable
+from itertools import permutations
 
 from ml_collections import ConfigDict
 
@@ -28,7 +29,11 @@ def load(config: ConfigDict) -> Dataset:
       UserError: for an unknown name, or a mistake in the data.
     """
     if config.name == UNION:
-        return union.join({name: part for name in config.sets if (part := _part(config, name))})
+        parts = {name: part for name in config.sets if (part := _part(config, name))}
+        for (one, its), (other, other_s) in permutations(parts.items(), 2):
+            fields = f"data.sets.{one}.path", f"data.sets.{other}.test_path"
+            folder.check_apart(its.train, other_s.test, *fields)
+        return union.join(parts)
     if config.name not in DATASETS:
         raise UserError(f"data.name {config.name!r} is none of {', '.join((*DATASETS, UNION))}")
     return DATASETS[config.name](config)

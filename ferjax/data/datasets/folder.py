@@ -53,7 +53,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         train = _split(found, np.full(len(found.names), UNKNOWN, np.int32), coders=0)
     if config.test_path:
         test = labelled(Path(config.test_path), size, channels, classes, len(coders))
-        _check_apart(train, test)
+        check_apart(train, test, "data.path", "data.test_path")
         for row in range(len(test.images)):  # now, and not after hours of training
             test.images[row]
     return Dataset(
@@ -78,16 +78,21 @@ def labelled(
     return _split(found, _classes(found.labels, found.names, classes), coders)
 
 
-def _check_apart(train: Split, test: Split) -> None:
-    if not isinstance(train.images, sources.Pictures):  # there are none
-        return
-    assert isinstance(test.images, sources.Pictures)
-    shared = pc.is_in(train.images.paths(), value_set=test.images.paths())
+def check_apart(train: Split, test: Split, train_field: str, test_field: str) -> None:
+    """Whether no picture is in both.
+
+    Raises:
+      UserError: naming one that is, and the fields of the config that they are from.
+    """
+    one, other = train.images, test.images
+    if not (isinstance(one, sources.Pictures) and isinstance(other, sources.Pictures)):
+        return  # there are none, or they are no files
+    shared = pc.is_in(one.paths(), value_set=other.paths())
     count = pc.sum(shared).as_py()
     if count:
         first = train.names[pc.index(shared, pa.scalar(True)).as_py()]
         raise UserError(
-            f"data.test_path shares {count:,} of its pictures with data.path: {first}"
+            f"{test_field} shares {count:,} of its pictures with {train_field}: {first}"
             f"{', ...' if count > 1 else ''}"
         )
 
