@@ -35,7 +35,7 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
     for name, add in ltnet_config.COMPARATORS.items():
         config[name] = add(config.ltnet, dataset)
     if dataset == "synthetic":
-        unlabelled = datasets.synthetic(start=90_000, train_size=2000, test_size=0)
+        unlabelled = datasets.synthetic(start=90_000_000, train_size=2000, test_size=0)
         unlabelled.coders = ()
         sets = ltnet_config.two_teams() | {"unlabelled": unlabelled}
         datasets.set_data(config, datasets.union(sets))

@@ -53,7 +53,7 @@ def two_teams() -> dict[str, ConfigDict]:
     """Two datasets of built-in faces, each annotated by its own team, who err in opposed ways."""
     sets = {}
     for place, (name, mistake) in enumerate(TEAMS.items()):
-        sets[name] = datasets.synthetic(start=10_000 * place, train_size=2000, test_size=1000)
+        sets[name] = datasets.synthetic(start=10_000_000 * place, train_size=2000, test_size=1000)
         sets[name].coders = (name,)
         sets[name].confusions = (_confusion(*mistake),)
     return sets
@@ -95,6 +95,7 @@ def ltnet(dataset: str) -> ConfigDict:
         config.optimizer.norm_decay = 5e-4
         config.optimizer.bias_decay = 0.0
     if dataset == "faces":
+        config.transition.update(optimizer="", weight_decay=5e-4)
         config.steps = 300_000
         config.batch_size = 4 * 64
         _set_rates(config.optimizer, "momentum", learning_rate=1e-5, weight_decay=5e-4, power=0.5)
@@ -109,9 +110,10 @@ def em(other: ConfigDict, dataset: str) -> ConfigDict:
 
 
 def nal(other: ConfigDict, dataset: str) -> ConfigDict:
-    """The noise adaptation layer: one matrix for all coders."""
+    """The noise adaptation layer: one matrix for all coders, which learns as the network does."""
     config = datasets.following(other)
     config.transition.update(shared=True, start="confusion", constraint="softmax")
+    config.transition.update(optimizer="", rate=1.0, clip=0.0)
     config.transition.weight_decay = 0.0  # it would pull the logits of rows together
     return config
 

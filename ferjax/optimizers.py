@@ -17,6 +17,13 @@ CLASSIFIER = "classifier"
 NORM = "norm"
 """Name of every batch normalisation's parameters."""
 
+RULES = {
+    "adam": optax.adam,
+    "adamax": optax.adamax,
+    "momentum": partial(optax.sgd, momentum=0.9),
+    "sgd": partial(optax.sgd, momentum=0.9, nesterov=True),
+}
+
 Schedule = Callable[[jax.Array], jax.Array]
 
 
@@ -36,14 +43,8 @@ def optimizer(
     Raises:
       UserError: for an unknown name, or a rate or milestone that is none.
     """
-    rules = {
-        "adam": optax.adam,
-        "adamax": optax.adamax,
-        "momentum": partial(optax.sgd, momentum=0.9),
-        "sgd": partial(optax.sgd, momentum=0.9, nesterov=True),
-    }
-    if config.name not in rules:
-        raise UserError(f"optimizer.name {config.name!r} is none of {', '.join(rules)}")
+    if config.name not in RULES:
+        raise UserError(f"optimizer.name {config.name!r} is none of {', '.join(RULES)}")
     for field in ("learning_rate", "classifier_rate"):
         if not config[field] >= 0:
             raise UserError(f"optimizer.{field} must be at least 0, not {config[field]}")
@@ -52,7 +53,7 @@ def optimizer(
 
     def rule(rate: float) -> optax.GradientTransformation:
         schedule = learning_rate(config, rate, steps_per_epoch, total_steps)
-        return optax.chain(_decay(config), rules[config.name](schedule))
+        return optax.chain(_decay(config), RULES[config.name](schedule))
 
     transform = optax.partition(
         {"backbone": rule(config.learning_rate), CLASSIFIER: rule(config.classifier_rate)},

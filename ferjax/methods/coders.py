@@ -175,8 +175,8 @@ def _check(config: ConfigDict, info: Info) -> None:
             f"coder_weights: {len(config.coder_weights)} for the {len(info.coders)} coders "
             f"{', '.join(info.coders)}"
         )
-    if not all(weight >= 0 for weight in config.coder_weights):
-        raise UserError(f"coder_weights must not be negative, as in {config.coder_weights}")
+    if not all(isinstance(x, float | int) and x >= 0 for x in config.coder_weights):
+        raise UserError(f"coder_weights must be numbers from 0 on, not {config.coder_weights}")
     annotations = info.labels["annotations"]
     if annotations.max(initial=-1) >= len(info.classes):
         coder = int(np.argmax(annotations.max(axis=0)))

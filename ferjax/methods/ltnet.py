@@ -30,7 +30,7 @@ from ferjax.errors import UserError
 from ferjax.methods import coders
 from ferjax.methods.method import Info, Method, State
 from ferjax.nn import transition
-from ferjax.optimizers import optimizer
+from ferjax.optimizers import RULES, optimizer
 
 LOSSES = ("paper", "released")
 STARTS = ("identity", "dawid_skene", "confusion", "given")
@@ -56,7 +56,7 @@ def make(config: ConfigDict, info: Info) -> Method:
       contradiction fill a row of T; with it, mistakes rarer than 1/(B·clip) are learnt as rarer;
     - `trace` β (R. Tanno et al., *Learning from noisy labels by regularized estimation of annotator
       confusion*, CVPR 2019: adds β·Σ_c tr T^c to the loss);
-    - `freeze_epochs`, in which T stays as it is.
+    - `freeze_epochs`, in which T stays as it is; its learning rate's schedule is of the rest.
 
     With the stage `network` among its needs it starts from that stage's network.
 
@@ -102,10 +102,12 @@ def make(config: ConfigDict, info: Info) -> Method:
         watched=watched,
     )
     networks = optimizer(config.optimizer, info.steps_per_epoch, info.total_steps)
-    layers = optimizer(_for_matrices(config), info.steps_per_epoch, info.total_steps)
+    frozen = round(chosen.freeze_epochs * info.steps_per_epoch)
+    rest = max(info.total_steps - frozen, 1)
+    layers = optimizer(_for_matrices(config), info.steps_per_epoch, rest)
     if chosen.clip > 0:
         layers = optax.chain(optax.clip(chosen.clip), layers)
-    made = coders.make(config, info, layer, networks, _frozen_first(layers, config, info))
+    made = coders.make(config, info, layer, networks, _frozen_first(layers, frozen))
 
     def learnt(state: State) -> dict[str, np.ndarray]:
         both = learnt_matrices(config, state)
@@ -193,13 +195,9 @@ def _for_matrices(config: ConfigDict) -> ConfigDict:
 
 
 def _frozen_first(
-    transform: optax.GradientTransformation, config: ConfigDict, info: Info
+    transform: optax.GradientTransformation, steps: int
 ) -> optax.GradientTransformation:
-    """Leaves parameters and optimiser as they are for the first epochs.
-
-    The learning rate's schedule counts the epochs in which they learn.
-    """
-    steps = round(config.transition.freeze_epochs * info.steps_per_epoch)
+    """Leaves parameters and optimiser as they are for the first steps."""
     if steps == 0:
         return transform
 
@@ -237,10 +235,11 @@ def _check(config: ConfigDict, info: Info) -> None:
         "loss": (config.loss, LOSSES),
         "transition.constraint": (chosen.constraint, transition.CONSTRAINTS),
         "transition.start": (chosen.start, STARTS),
+        "transition.optimizer": (chosen.optimizer, ("", *RULES)),
     }
     for field, (value, allowed) in choices.items():
         if value not in allowed:
-            raise UserError(f"{field}={value!r} is none of {', '.join(allowed)}")
+            raise UserError(f"{field}={value!r} is none of {', '.join(filter(None, allowed))}")
     if chosen.start == "confusion" and "network" not in config.needs:
         raise UserError(
             "transition.start='confusion' needs a stage to start from: give the config one as "

@@ -373,15 +373,16 @@ def _class_weights(info: Info) -> Float[np.ndarray, " faces"]:
 
 
 def _set_weights(config: ConfigDict, info: Info) -> Float[np.ndarray, " faces"]:
-    wanted = np.array(config.set_weights, np.float64)
-    if len(wanted) != len(info.sets):
+    if len(config.set_weights) != len(info.sets):
         raise UserError(
-            f"set_weights: {len(wanted)} numbers, but one is needed for each of the "
+            f"set_weights: {len(config.set_weights)} numbers, but one is needed for each of the "
             f"{len(info.sets)} datasets of data.sets"
         )
-    weights = _shared_out(info.labels["set"], wanted)
-    if not (wanted >= 0).all() or weights.sum() == 0:
-        raise UserError(f"set_weights must not be negative or all zero, as in {config.set_weights}")
+    if not all(isinstance(x, float | int) and 0 <= x < np.inf for x in config.set_weights):
+        raise UserError(f"set_weights must be numbers from 0 on, not {config.set_weights}")
+    weights = _shared_out(info.labels["set"], np.array(config.set_weights, np.float64))
+    if weights.sum() == 0:
+        raise UserError("set_weights: no face would ever be drawn")
     return weights
 
 

@@ -202,7 +202,8 @@ def test_sets_of_a_union_are_drawn_from_as_weighted():
 
 
 @pytest.mark.parametrize(
-    "weights", [(1.0,), (1.0, -1.0, 1.0), (0.0, 0.0, 0.0), (1.0, float("nan"), 1.0)]
+    "weights",
+    [(1.0,), (1.0, -1.0, 1.0), (0.0, 0.0, 0.0), (1.0, float("nan"), 1.0), ("1", "2", "3")],
 )
 def test_weights_that_do_not_suit_the_sets_are_named(weights):
     config = tiny.stage_config("teachers", **{"teachers.set_weights": weights})
