@@ -83,7 +83,7 @@ def ltnet(dataset: str) -> ConfigDict:
         config.optimizer.power = 1.0
         config.transition.freeze_epochs = 3.0
     if dataset == "synthetic":
-        config.epochs = 20.0
+        config.epochs = 30.0
     if dataset == "faces" or dataset.startswith("cifar10"):  # its authors' rates
         config.transition.update(rate=1.0, clip=0.0)
     if dataset.startswith("cifar10"):
