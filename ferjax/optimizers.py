@@ -23,6 +23,7 @@ RULES = {
     "momentum": partial(optax.sgd, momentum=0.9),
     "sgd": partial(optax.sgd, momentum=0.9, nesterov=True),
 }
+"""Optimisers of a learning-rate schedule, by the name that a config gives them."""
 
 Schedule = Callable[[jax.Array], jax.Array]
 

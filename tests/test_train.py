@@ -137,9 +137,7 @@ def test_the_state_that_did_best_on_validation_faces_is_kept(tmp_path, monkeypat
 
 
 def test_methods_never_see_the_truth(tmp_path):
-    honest, poisoned = tiny.dataset(), tiny.dataset()
-    nobody = np.full_like(poisoned.train.truth, -1)
-    poisoned = poisoned._replace(train=poisoned.train._replace(truth=nobody))
+    honest, poisoned = tiny.dataset(), tiny.without_truth()
     inputs = [{}, {}]
     for stage in ("baseline", "teachers", "student"):
         states = [

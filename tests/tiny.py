@@ -71,6 +71,12 @@ def split(size: int, seed: int) -> Split:
     )
 
 
+def without_truth() -> Dataset:
+    """As `dataset`, but nobody knows the truth of its training faces."""
+    data = dataset()
+    return data._replace(train=data.train._replace(truth=np.full_like(data.train.truth, -1)))
+
+
 def partly_labelled() -> Dataset:
     """As `dataset`, but nobody labelled the first dozen of its forty training faces."""
     data = dataset()
