@@ -152,7 +152,7 @@ def test_its_stages_are_measured_on_other_test_sets(finished, faces, tmp_path, c
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"ltnet.coder_weights": (1.0,)}, "coder_weights: 1 for the 4 coders east, west, machine"),
+        ({"ltnet.coder_weights": (1.0,)}, "coder_weights: 1 numbers for the 4 coders east, west"),
         ({"annotate.shard_size": 20}, "shard_size 20 is no multiple of batch_size 16"),
         ({"data.sets.west.coders": ()}, "1 of data.sets are annotated; at least two must be"),
         ({"data.sets.west.image_size": 28}, "faces of unlabelled are 24×24×3, those of west 28×"),
@@ -162,7 +162,7 @@ def test_its_stages_are_measured_on_other_test_sets(finished, faces, tmp_path, c
             {"ltnet.coders": ("east", "nobody")},
             "ltnet: coders: no coder 'nobody', there are east, west, m",
         ),
-        ({"union.set_weights": (1.0,)}, "set_weights: 1 numbers, but one is needed for each"),
+        ({"union.set_weights": (1.0,)}, "set_weights: 1 numbers for the 3 datasets of data.sets"),
         ({"comparators": ("em", "em")}, "comparators names 'em' twice"),
         ({"comparators": ("union",)}, "comparators names 'union', which every run trains"),
         ({"comparators": ("magic",)}, "comparators names 'magic', but the config has no recipe"),

@@ -48,7 +48,7 @@ def prepare(
       checksum: of the inputs.
       check: raises a `UserError` if what was prepared must not be used.
     """
-    root = Path(cache).expanduser() if cache else _user_cache()
+    root = Path(cache) if cache else _user_cache()
     home = root / f"{name}-{kind.VERSION}-{checksum}"
     try:
         if jax.process_index() == 0 and not home.exists():

@@ -79,7 +79,7 @@ def make(
     """
     _check(config, info)
     transform = _each(network=networks, **{layer.name: layers})
-    coder_weights = jnp.array(config.coder_weights or [1.0] * len(info.coders))[None]
+    coder_weights = jnp.asarray(_weights(config, info), jnp.float32)[None]
     shown = layer.coders if len(layer.coders) <= MOST_HEADS else ()
     heads = ("truth", *(f"as_{name}" for name in shown))
 
@@ -170,13 +170,6 @@ def _each(**transforms: optax.GradientTransformation) -> optax.GradientTransform
 
 
 def _check(config: ConfigDict, info: Info) -> None:
-    if config.coder_weights and len(config.coder_weights) != len(info.coders):
-        raise UserError(
-            f"coder_weights: {len(config.coder_weights)} for the {len(info.coders)} coders "
-            f"{', '.join(info.coders)}"
-        )
-    if not all(isinstance(x, float | int) and x >= 0 for x in config.coder_weights):
-        raise UserError(f"coder_weights must be numbers from 0 on, not {config.coder_weights}")
     annotations = info.labels["annotations"]
     if annotations.max(initial=-1) >= len(info.classes):
         coder = int(np.argmax(annotations.max(axis=0)))
@@ -187,3 +180,8 @@ def _check(config: ConfigDict, info: Info) -> None:
     silent = [name for c, name in enumerate(info.coders) if not (annotations[:, c] >= 0).any()]
     if silent:
         raise UserError(f"no training face was annotated by coder {', '.join(silent)}")
+
+
+def _weights(config: ConfigDict, info: Info) -> Float[np.ndarray, " coders"]:
+    given = config.coder_weights or (1.0,) * len(info.coders)
+    return method.weights("coder_weights", given, "coders", info.coders)

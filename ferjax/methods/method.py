@@ -5,7 +5,7 @@ A method turns records into a state, step by step. Everything that changes is in
 """
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -354,8 +354,8 @@ def epoch_rows(config: ConfigDict, info: Info) -> Callable[[State], Int32[np.nda
         return lambda state: np.arange(count, dtype=np.int32)
     if config.balanced and config.set_weights:
         raise UserError("balanced and set_weights exclude each other")
-    weights = _set_weights(config, info) if config.set_weights else _class_weights(info)
-    chances = weights / weights.sum()
+    shares = _set_weights(config, info) if config.set_weights else _class_weights(info)
+    chances = shares / shares.sum()
 
     def draw(state: State) -> Int32[np.ndarray, " rows"]:
         epoch = int(state.step) // info.steps_per_epoch
@@ -363,6 +363,24 @@ def epoch_rows(config: ConfigDict, info: Info) -> Callable[[State], Int32[np.nda
         return generator.choice(count, size=count, p=chances).astype(np.int32)
 
     return draw
+
+
+def weights(
+    field: str, given: Sequence[Any], what: str, names: Sequence[str]
+) -> Float[np.ndarray, " names"]:
+    """The weights that a field of a recipe gives, one for each name.
+
+    Raises:
+      UserError: naming the field and `what` the names are, if the weights don't suit them.
+    """
+    if len(given) != len(names):
+        raise UserError(
+            f"{field}: {len(given)} numbers for the {len(names)} {what}"
+            f"{' ' if names else ''}{', '.join(names)}"
+        )
+    if not all(isinstance(x, float | int) and 0 <= x < np.inf for x in given):
+        raise UserError(f"{field} must be numbers from 0 on, not {given}")
+    return np.array(given, np.float64)
 
 
 def _class_weights(info: Info) -> Float[np.ndarray, " faces"]:
@@ -373,17 +391,11 @@ def _class_weights(info: Info) -> Float[np.ndarray, " faces"]:
 
 
 def _set_weights(config: ConfigDict, info: Info) -> Float[np.ndarray, " faces"]:
-    if len(config.set_weights) != len(info.sets):
-        raise UserError(
-            f"set_weights: {len(config.set_weights)} numbers, but one is needed for each of the "
-            f"{len(info.sets)} datasets of data.sets"
-        )
-    if not all(isinstance(x, float | int) and 0 <= x < np.inf for x in config.set_weights):
-        raise UserError(f"set_weights must be numbers from 0 on, not {config.set_weights}")
-    weights = _shared_out(info.labels["set"], np.array(config.set_weights, np.float64))
-    if weights.sum() == 0:
+    given = weights("set_weights", config.set_weights, "datasets of data.sets", info.sets)
+    chances = _shared_out(info.labels["set"], given)
+    if chances.sum() == 0:
         raise UserError("set_weights: no face would ever be drawn")
-    return weights
+    return chances
 
 
 def _shared_out(
