@@ -58,7 +58,8 @@ class Settings(NamedTuple):
         devices = jax.local_device_count()
         if self.batch_size < 1 or self.batch_size % devices:
             raise UserError(
-                f"batch_size {self.batch_size} does not divide by this process's {devices} devices"
+                f"batch_size must be a positive multiple of this process's {devices} devices, "
+                f"not {self.batch_size}"
             )
         if self.workers < 0:
             raise UserError(f"workers must be at least 0, not {self.workers}")
@@ -124,12 +125,12 @@ def read(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """All parts of a folder as one table.
 
     Raises:
-      UserError: if it has none, or not all.
+      UserError: if it has none, or not all, or for a damaged one.
     """
     parts = sorted(folder.glob("part-*-of-*.parquet"))
     if not parts or len(parts) != int(parts[0].stem.rsplit("-", 1)[1]):
         raise UserError(f"{folder} holds {len(parts)} parts and not all: annotate again")
-    return pa.concat_tables(pq.read_table(part, columns=columns) for part in parts)
+    return pa.concat_tables(_read_part(part, columns) for part in parts)
 
 
 def labels(folder: Path, classes: Sequence[str], count: int) -> Int32[np.ndarray, " count"]:
@@ -164,6 +165,15 @@ def format_result(result: dict[str, Any]) -> str:
     lines = [f"faces {result['faces']:,}, skipped {result['skipped']:,}"]
     lines += [f"{name:<10} {n:>10,} {n / total:7.1%}" for name, n in result["labels"].items()]
     return "\n".join(lines)
+
+
+def _read_part(part: Path, columns: Sequence[str] | None) -> pa.Table:
+    try:
+        return pq.read_table(part, columns=columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{part} is damaged: delete it, and its faces are labelled again"
+        ) from error
 
 
 def _parts(faces: int, shard_size: int, folder: Path) -> list[Path]:
@@ -258,7 +268,7 @@ def _table(
 
 
 def _write_skipped(faces: Faces, parts: Sequence[Path], folder: Path) -> None:
-    labelled = [pq.read_table(part, columns=["index"])["index"].to_numpy() for part in parts]
+    labelled = [_read_part(part, ["index"])["index"].to_numpy() for part in parts]
     skipped = np.setdiff1d(faces.rows, np.concatenate(labelled))
     with writers.replacing(folder / SKIPPED) as temporary, temporary.open("w", newline="") as file:
         rows = ((row, faces.names[row]) for row in skipped.tolist())

@@ -25,14 +25,14 @@ def read(config: ConfigDict, model: Trained) -> dict[str, dict[str, Split]]:
     """The test sets of each group.
 
     Raises:
-      UserError: if there is none, for a mistake in one (see `folder.labelled`), or in how.
+      UserError: if there is none, for a mistake in one (see `folder.to_test`), or in how.
     """
     size, _, channels = model.image_shape
     sets: dict[str, dict[str, Split]] = {}
     _check(config)
     for group in config.groups:
         for name, path in config.groups[group]:
-            split = folder.labelled(Path(path), size, channels, model.classes)
+            split = folder.to_test(Path(path), size, channels, model.classes)
             sets.setdefault(group, {})[name] = split
     if not sets:
         raise UserError(
@@ -45,13 +45,16 @@ def read(config: ConfigDict, model: Trained) -> dict[str, dict[str, Split]]:
 def _check(config: ConfigDict) -> None:
     total = parallel.find_devices("jit").total
     if config.batch_size < 1 or config.batch_size % total:
-        raise UserError(f"batch_size {config.batch_size} does not divide by {total} devices")
+        raise UserError(
+            f"batch_size must be a positive multiple of the {total} devices, "
+            f"not {config.batch_size}"
+        )
     if config.workers < 0:
         raise UserError(f"workers must be at least 0, not {config.workers}")
     seen: set[str] = set()
     for group in config.groups:
         for pair in config.groups[group]:
-            if isinstance(pair, str) or len(pair) != 2:
+            if isinstance(pair, str) or [type(x) for x in pair] != [str, str]:
                 raise UserError(f"groups.{group}: expected pairs ('NAME', 'PATH'), found {pair!r}")
             if pair[0] in seen:
                 raise UserError(f"groups.{group}: {pair[0]!r} is named twice")

@@ -127,6 +127,8 @@ def _parse() -> tuple[ConfigDict, Path]:
     _quieten_libraries()
     if len(rest) > 1:
         raise flags.Error(f"unknown argument {rest[1]!r}")
+    if not FLAGS.workdir:
+        raise UserError("workdir is empty")
     return _at_home(config), Path(_at_home(FLAGS.workdir))
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from ferjax import augment, parallel, preemption, train, writers
 from ferjax.data import datasets, noise, pipeline, validation
-from ferjax.data.record import Dataset, Split, read
+from ferjax.data.record import UNKNOWN, Dataset, Split, read
 from ferjax.errors import UserError
 from ferjax.methods.method import State
 
@@ -172,12 +172,21 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
 
 
 def checksum_of(split: Split) -> int:
-    """Tells splits apart by names, labels, truth and the pixels of some faces."""
+    """Tells splits apart by names, labels, truth and the pixels of some faces.
+
+    Raises:
+      UserError: if one of these is damaged though somebody labelled it.
+    """
     checksum = checksum_of_names(split.names)
     for array in (*(split.labels[name] for name in sorted(split.labels)), split.truth):
         checksum = zlib.crc32(array.tobytes(), checksum)
     rows = np.linspace(0, len(split.images) - 1, SAMPLED_FACES).astype(np.int32)
-    return zlib.crc32(read(split.images, rows)[0].tobytes(), checksum)
+    faces, readable = read(split.images, rows)
+    labelled = (split.labels["annotations"][rows] != UNKNOWN).any(axis=1)
+    labelled |= split.truth[rows] != UNKNOWN
+    for row in rows[labelled & ~readable]:
+        split.images[int(row)]  # says that it is damaged
+    return zlib.crc32(faces.tobytes(), checksum)
 
 
 def training_stage(training: train.Training, needs: dict[str, str]) -> Stage:

@@ -91,24 +91,28 @@ def prepare(
         no length or no such method.
     """
     for field, size in (
-        (f"{name}.batch_size", config.batch_size),
+        (f"{name}: batch_size", config.batch_size),
         ("loop.eval_batch_size", config.loop.eval_batch_size),
     ):
         if size < 1 or size % devices.total:
-            raise UserError(f"{field} {size} does not divide by the {devices.total} devices")
+            raise UserError(
+                f"{field} must be a positive multiple of the {devices.total} devices, not {size}"
+            )
     if config.method not in METHODS:
-        raise UserError(f"{name}.method {config.method!r} is none of {', '.join(METHODS)}")
+        raise UserError(f"{name}: method {config.method!r} is none of {', '.join(METHODS)}")
     try:
         dataset, rows = learnt_from(dataset, config)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
     faces = len(dataset.train.images)
     if config.batch_size > faces:
-        raise UserError(f"{name}.batch_size {config.batch_size} exceeds the {faces} training faces")
+        raise UserError(
+            f"{name}: batch_size {config.batch_size} exceeds the {faces} training faces"
+        )
     if config.epoch_steps < 0:
-        raise UserError(f"{name}.epoch_steps must be at least 0, not {config.epoch_steps}")
+        raise UserError(f"{name}: epoch_steps must be at least 0, not {config.epoch_steps}")
     steps_per_epoch = config.epoch_steps or faces // config.batch_size
-    total_steps = duration(config, steps_per_epoch, where=f"{name}.")
+    total_steps = duration(config, steps_per_epoch, where=f"{name}: ")
     info = Info(
         classes=dataset.classes,
         coders=dataset.coders,
@@ -252,7 +256,7 @@ def duration(config: ConfigDict, steps_per_epoch: int, prefix: str = "", where: 
     """
     steps = config[f"{prefix}steps"] or round(config[f"{prefix}epochs"] * steps_per_epoch)
     if steps < 1:
-        raise UserError(f"{where}{prefix}steps or {where}{prefix}epochs must be positive")
+        raise UserError(f"{where}{prefix}steps or {prefix}epochs must be positive")
     return steps
 
 

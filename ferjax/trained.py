@@ -85,7 +85,10 @@ def _about(workdir: Path, stage: str) -> dict[str, Any]:
         raise UserError(
             f"trained: {workdir} has no finished stage {stage!r}; there are {there or 'none'}"
         )
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"trained: {path} is damaged") from error
 
 
 def _method(about: dict[str, Any]) -> Method:

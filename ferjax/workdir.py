@@ -54,9 +54,16 @@ def check(workdir: Path, config: ConfigDict) -> None:
     """Whether a run of this config may begin, or go on, in the workdir; writes nothing.
 
     Raises:
-      UserError: if its `config.json` is none of ours, or a field that matters differs from that
-        of the run that was begun there.
+      UserError: if it is no folder; if its `config.json` is none of ours, or a field that matters
+        differs from that of the run that was begun there; or for a number that is not finite.
     """
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"workdir {workdir} is not a folder")
+    for field, value in flat(_resolved(config)).items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError as error:
+            raise UserError(f"{field} must be finite, not {value}") from error
     path = workdir / "config.json"
     if path.exists():
         saved = _saved(path)

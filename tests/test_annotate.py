@@ -107,6 +107,15 @@ def test_a_killed_run_labels_only_what_is_missing(tmp_path):
     assert sorted(folder.iterdir()) == [*parts, folder / "skipped.csv"]
 
 
+def test_a_damaged_part_is_named(tmp_path):
+    label(tmp_path / "labels")
+    part = tmp_path / "labels/part-00001-of-00003.parquet"
+    part.write_bytes(part.read_bytes()[:500])
+    for again in (annotate.read, label):
+        with pytest.raises(UserError, match=r"part-00001-of-00003\.parquet is damaged: delete it"):
+            again(tmp_path / "labels")
+
+
 def test_of_two_thousand_faces_in_array_record_a_broken_off_run_loses_none(tmp_path, monkeypatch):
     drawn = synthetic.SyntheticFaces(0, 2000, 24)
     for half in range(2):
@@ -186,7 +195,7 @@ def test_two_processes_share_the_shards_out(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ((16, 12, 0), "batch_size 12 does not divide by this process's 8 devices"),
+        ((16, 12, 0), "batch_size must be a positive multiple of this process's 8 devices, not 12"),
         ((20, 8, 0), "shard_size 20 is no multiple of batch_size 8"),
         ((16, 8, -1), "workers must be at least 0"),
     ],

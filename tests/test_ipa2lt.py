@@ -190,8 +190,13 @@ def test_mistakes_are_one_line_before_anything_is_trained(tmp_path, capsys, chan
         (annotate_config, {"trained": "EMPTY", "path": "EMPTY"}, "holds no run"),
         (annotate_config, {"trained": "RUN", "path": "EMPTY", "stage": "x"}, "no finished stage"),
         (evaluate_config, {"trained": "RUN"}, "groups: no test set"),
-        (evaluate_config, {"trained": "RUN", "batch_size": 12}, "does not divide by 8 devices"),
+        (
+            evaluate_config,
+            {"trained": "RUN", "batch_size": 12},
+            "multiple of the 8 devices, not 12",
+        ),
         (evaluate_config, {"trained": "RUN", "groups.wild": ("a", "b")}, "expected pairs ('NAME'"),
+        (evaluate_config, {"trained": "RUN", "groups.wild": (("a", 2),)}, "expected pairs ('NAME'"),
         (
             evaluate_config,
             {"trained": "RUN", "groups.wild": (("a", "b"),), "groups.posed": (("a", "b"),)},
@@ -216,6 +221,26 @@ def test_mistakes_with_a_trained_model_are_one_line(
     assert main.execute(made, tmp_path / "run") == 1
     assert words in capsys.readouterr().err
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_damage_in_what_is_evaluated_is_named_before_anything_is_written(
+    finished, tmp_path, capsys
+):
+    (tmp_path / "happy").mkdir()
+    (tmp_path / "happy/a.png").write_bytes(b"no picture")
+    config = evaluate_config.get_config()
+    config.batch_size, config.groups.wild = 8, (("a", str(tmp_path)),)
+    config.trained = str(finished)
+    assert main.execute(config, tmp_path / "run") == 1
+    assert "happy/a.png is not a readable picture" in capsys.readouterr().err
+    stage = tmp_path / "damaged/stages/ltnet/stage.json"
+    stage.parent.mkdir(parents=True)
+    stage.write_text("{")
+    shutil.copy(finished / "config.json", tmp_path / "damaged")
+    config.trained = str(tmp_path / "damaged")
+    assert main.execute(config, tmp_path / "run") == 1
+    assert "ltnet/stage.json is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_ltnet_may_learn_from_some_coders_and_sets_alone(tmp_path):

@@ -148,7 +148,7 @@ def test_a_sweep_prints_the_papers_table(tmp_path, capsys, sweep, values, rows):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"teachers.batch_size": 20}, "baseline.batch_size 20 does not divide by the 8 devices"),
+        ({"teachers.batch_size": 20}, "baseline: batch_size must be a positive multiple of the 8"),
         ({"data.train_size": 0}, "the training split of synthetic has no faces"),
         ({"model.input": "magic"}, "model.input 'magic' is none of imagenet, bgr"),
         ({"label": "nobody"}, "label='nobody' is none of"),
@@ -167,13 +167,14 @@ def test_a_sweep_prints_the_papers_table(tmp_path, capsys, sweep, values, rows):
         ({"stages": ("baseline",)}, "headline 'student' is not among"),
         ({"loop.log_steps": 0}, "loop.log_steps must be at least 1"),
         ({"loop.keep": 0}, "loop.keep must be at least 1"),
-        ({"loop.save_epochs": 0.0}, "loop.save_steps or loop.save_epochs must be positive"),
+        ({"loop.save_epochs": 0.0}, "loop.save_steps or save_epochs must be positive"),
         ({"label": "votes"}, "label='votes' needs a dataset labelled so"),
         ({"student.temperature": 0.0}, "student.temperature must be positive, not 0.0"),
         ({"student.optimizer.name": "magic"}, "optimizer.name 'magic' is none of"),
-        ({"student.epochs": 0.0}, "student.steps or student.epochs must be positive"),
+        ({"student.epochs": 0.0}, "student: steps or epochs must be positive"),
         ({"augment.scale": (1.2,)}, "augment.scale must be (smallest, largest)"),
         ({"augment.flip": 2.0}, "augment.flip must be a probability"),
+        ({"teachers.lambda_max": float("inf")}, "teachers.lambda_max must be finite, not inf"),
         ({"data.validation": 1.0}, "data.validation must lie in [0, 1)"),
     ],
 )
@@ -204,6 +205,14 @@ def test_a_mistyped_command_is_explained_and_leaves_nothing(tmp_path, arguments,
     for word in words:
         assert word in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_must_be_named_and_a_folder(tmp_path, capsys):
+    assert "workdir is empty" in type_in("--config=configs/cct.py", "--workdir=").stderr
+    (tmp_path / "run").write_text("mine")
+    assert run(tmp_path / "run", **BASELINE) == 1
+    assert "run is not a folder" in capsys.readouterr().err
+    assert (tmp_path / "run").read_text() == "mine"
 
 
 def test_after_a_mistake_the_mended_command_may_use_the_same_workdir(tmp_path):

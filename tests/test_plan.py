@@ -1,8 +1,13 @@
-"""Stages run in order, once; what one makes reaches those that need it."""
+"""Stages run in order, once; what one makes reaches those that need it. Data are told apart."""
 
+import cv2
+import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from ferjax.plan import Stage, run_stages
+from ferjax.data.datasets import folder
+from ferjax.errors import UserError
+from ferjax.plan import Stage, checksum_of, run_stages
 
 
 def stage(name: str, log: list, needs: dict | None = None, fails: bool = False) -> Stage:
@@ -40,3 +45,18 @@ def test_a_stage_that_fails_is_not_finished(tmp_path):
     log = []
     run_stages((stage("a", log),), tmp_path)
     assert log == [("run a", {})]
+
+
+def test_a_damaged_picture_stops_a_run_before_it_begins_if_somebody_labelled_it(tmp_path):
+    """Else the run could not go on once the picture is mended: these would be other data."""
+    for row in range(2):
+        path = tmp_path / f"happy/{row}.png"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), np.full((8, 8), row, np.uint8))
+    path.write_bytes(b"no picture")
+    config = ConfigDict({"path": str(tmp_path), "test_path": "", "coder": "team"})
+    config.update(classes=7, image_size=8, channels=1)
+    with pytest.raises(UserError, match=r"happy/1\.png is not a readable picture"):
+        checksum_of(folder.load(config).train)
+    config.coder = ""
+    assert checksum_of(folder.load(config).train) > 0

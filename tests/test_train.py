@@ -227,12 +227,18 @@ def test_each_epoch_is_closed_once_even_after_a_kill_at_its_boundary(tmp_path, m
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"teachers.batch_size": 15}, r"teachers.batch_size 15 does not divide by the 2 devices"),
-        ({"teachers.batch_size": 64}, r"teachers.batch_size 64 exceeds the 40 training faces"),
-        ({"loop.eval_batch_size": 3}, r"loop.eval_batch_size 3 does not divide by the 2 devices"),
-        ({"teachers.method": "magic"}, r"teachers.method 'magic' is none of supervised, cct"),
-        ({"teachers.epochs": 0.0}, r"teachers.steps or teachers.epochs must be positive"),
-        ({"teachers.epoch_steps": -1}, r"teachers.epoch_steps must be at least 0, not -1"),
+        (
+            {"teachers.batch_size": 15},
+            r"teachers: batch_size must be a positive multiple of the 2 devices",
+        ),
+        ({"teachers.batch_size": 64}, r"teachers: batch_size 64 exceeds the 40 training faces"),
+        (
+            {"loop.eval_batch_size": 3},
+            r"loop.eval_batch_size must be a positive multiple of the 2 devices",
+        ),
+        ({"teachers.method": "magic"}, r"teachers: method 'magic' is none of supervised, cct"),
+        ({"teachers.epochs": 0.0}, r"teachers: steps or epochs must be positive"),
+        ({"teachers.epoch_steps": -1}, r"teachers: epoch_steps must be at least 0, not -1"),
         ({"model.width": 0}, r"model.width must be at least 1, not 0"),
     ],
 )

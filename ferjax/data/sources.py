@@ -56,10 +56,12 @@ def find(path: Path, size: int, channels: int, *, labelled: bool = False) -> Sou
         `image`; or a text file with the name of a picture in each line, relative to its folder.
       size: side of the squares that the pictures become, in pixels.
       channels: 1, grey; or 3, RGB.
-      labelled: whether the lines of a list end in a label, after a space.
+      labelled: whether the lines of a list end in a label, after a space; each picture must be
+        there then.
 
     Raises:
-      UserError: if there is no such place, no picture, or a line without a label.
+      UserError: if there is no such place, no picture, a line without a label, two labels of one
+        picture, or a labelled one that is missing.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
@@ -79,7 +81,10 @@ def find(path: Path, size: int, channels: int, *, labelled: bool = False) -> Sou
     if len(names) == 0:
         endings = ", ".join(ending[1:] for ending in ENDINGS)
         raise UserError(f"{path}: no picture ({endings}) in it")
-    return Source(Pictures(str(root), names, None, size, channels), names, labels)
+    pictures = Pictures(str(root), names, None, size, channels)
+    if labelled:
+        pictures.check_there()
+    return Source(pictures, names, labels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +122,23 @@ class Pictures:
         return list(faces)
 
     def paths(self) -> pa.StringArray:
-        """Where the pictures are, from the root of the file system."""
-        root = pa.scalar(str(Path(self.root).resolve()))
-        return pc.binary_join_element_wise(root, self.names.array, "/")
+        """Where the pictures are, from the root of the file system, however a list spells it."""
+        root = Path(self.root).resolve()
+        return Names.of(os.path.normpath(os.path.join(root, name)) for name in self.names).array
+
+    def check_there(self) -> None:
+        """Whether there are files of those names, and something in them; does not read them.
+
+        Raises:
+          UserError: naming the first one.
+        """
+        for name in self.names:
+            try:
+                size = os.stat(os.path.join(self.root, name)).st_size
+            except OSError as error:
+                raise UserError(f"{self.root}: {name}: {error.strerror}") from error
+            if size == 0:
+                raise UserError(f"{self.root}: {name} is empty")
 
     def read(
         self, rows: list[int]
@@ -232,7 +251,13 @@ def _list(path: Path, labelled: bool) -> tuple[Names, Names]:
         raise UserError(
             f"{path}: expected '<file name> <label>' in every line, got {lines[line]!r}"
         )
-    return Names(parts.field("name")), Names(parts.field("label"))
+    names, labels = parts.field("name"), parts.field("label")
+    different = pa.table({"name": names, "label": labels}).group_by(["name", "label"])
+    counts = pc.value_counts(different.aggregate([])["name"])
+    several = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(several):
+        raise UserError(f"{path}: {several[0]['values']} has different labels in different lines")
+    return Names(names), Names(labels)
 
 
 def _check_beginning(path: Path, names: Names) -> None:

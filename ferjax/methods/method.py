@@ -373,13 +373,13 @@ def weights(
     Raises:
       UserError: naming the field and `what` the names are, if the weights don't suit them.
     """
+    if not all(isinstance(x, float | int) and 0 <= x < np.inf for x in given):
+        raise UserError(f"{field} must be numbers from 0 on, not {given}")
     if len(given) != len(names):
         raise UserError(
             f"{field}: {len(given)} numbers for the {len(names)} {what}"
             f"{' ' if names else ''}{', '.join(names)}"
         )
-    if not all(isinstance(x, float | int) and 0 <= x < np.inf for x in given):
-        raise UserError(f"{field} must be numbers from 0 on, not {given}")
     return np.array(given, np.float64)
 
 

@@ -142,11 +142,13 @@ def config(**changes):
 
 def test_the_folder_dataset_is_labelled_by_folders_unless_it_has_no_coder(tree):
     (tree / "sad/deep").rename(tree / "fear")
+    with pytest.raises(UserError, match=r"sad/empty\.png is empty"):
+        folder.load(config(path=str(tree)))
+    (tree / "sad/empty.png").write_bytes(picture(0))
     copy = shutil.copytree(tree, tree.with_name("copy"))
     with pytest.raises(UserError, match=r"sad/bad\.png is not a readable picture"):
         folder.load(config(path=str(tree), test_path=str(copy)))
-    for name in ("bad", "empty"):
-        (copy / f"sad/{name}.png").write_bytes(picture(0))
+    (copy / "sad/bad.png").write_bytes(picture(0))
     labelled = folder.load(config(path=str(tree), test_path=str(copy)))
     assert labelled.train.labels["annotations"][:, 0].tolist() == [4, 1, 1, 2, 2]
     assert (labelled.train.truth == -1).all(), "the coder's word alone"
@@ -161,9 +163,13 @@ def test_the_folder_dataset_is_labelled_by_folders_unless_it_has_no_coder(tree):
 
 
 @pytest.mark.parametrize("coder", ["team", ""])
-def test_pictures_to_evaluate_on_must_not_be_learnt_from(tree, coder):
+@pytest.mark.parametrize(
+    "spelling", ["happy/b.png", "./happy/../happy//b.png", "{tree}/happy/b.png"]
+)
+def test_pictures_to_evaluate_on_must_not_be_learnt_from(tree, coder, spelling):
     shutil.move(tree / "sad/deep/c.WEBP", tree / "sad")
-    (tree / "list.txt").write_text("happy/b.png happy\n")
+    (tree / "sad/empty.png").unlink()
+    (tree / "list.txt").write_text(f"{spelling.format(tree=tree)} happy\n")
     places = {"path": str(tree), "test_path": str(tree / "list.txt")}
     with pytest.raises(UserError, match=r"shares 1 of its pictures with data.path: happy/b\.png"):
         folder.load(config(coder=coder, **places))
@@ -178,6 +184,8 @@ def test_nor_by_way_of_another_set(tree):
     }
     for part in sets.values():
         part.name = "folder"
+    with pytest.raises(UserError, match=r"no test faces; set data\.sets\.everything\.test_path"):
+        datasets.load(ConfigDict({"name": "union", "sets": {"everything": sets["everything"]}}))
     message = (
         "data.sets.mine.test_path shares 1 of its pictures with data.sets.everything.path: happy"
     )
@@ -186,16 +194,32 @@ def test_nor_by_way_of_another_set(tree):
 
 
 @pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("happy/b.png happy\nhappy/c.png sad\n", r"happy/c\.png: No such file"),
+        ("happy/b.png happy\nhappy/b.png sad\n", r"happy/b\.png has different labels in differ"),
+    ],
+)
+def test_labelled_pictures_of_a_list_are_there_and_have_one_label(tree, lines, message):
+    (tree / "list.txt").write_text(lines)
+    with pytest.raises(UserError, match=message):
+        sources.find(tree / "list.txt", 8, 1, labelled=True)
+    (tree / "list.txt").write_text("happy/b.png happy\nhappy/b.png happy\n")
+    assert len(sources.find(tree / "list.txt", 8, 1, labelled=True).names) == 2
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({}, "data.path is not set"),
-        ({"path": "TREE"}, "label 'deep' is none of neutral, happy"),
+        ({"path": "TREE"}, r"tree: sad/deep/c\.WEBP: label 'deep' is none of neutral, happy"),
         ({"path": "TREE", "image_size": 4}, "data.image_size must be at least 8"),
         ({"path": "TREE", "channels": 2}, "data.channels must be 1 or 3"),
         ({"path": "TREE", "classes": 9}, "data.classes must be 2 to 8"),
     ],
 )
 def test_mistakes_in_the_folder_dataset_are_named(tree, changes, message):
+    (tree / "sad/empty.png").unlink()
     changes = {k: str(tree) if v == "TREE" else v for k, v in changes.items()}
     with pytest.raises(UserError, match=message):
         folder.load(config(**changes))

@@ -1,7 +1,6 @@
 """Face datasets, all giving the same record; one package for each that is read from files."""
 
 from collections.abc import Callable
-from itertools import permutations
 
 from ml_collections import ConfigDict
 
@@ -30,10 +29,13 @@ def load(config: ConfigDict) -> Dataset:
     """
     if config.name == UNION:
         parts = {name: part for name in config.sets if (part := _part(config, name))}
-        for (one, its), (other, other_s) in permutations(parts.items(), 2):
-            fields = f"data.sets.{one}.path", f"data.sets.{other}.test_path"
-            folder.check_apart(its.train, other_s.test, *fields)
-        return union.join(parts)
+        tests = {f"data.sets.{name}.test_path": part.test for name, part in parts.items()}
+        for name, part in parts.items():
+            folder.check_apart(part.train, f"data.sets.{name}.path", tests)
+        joined = union.join(parts)
+        if len(joined.test.images) == 0:
+            raise UserError(f"no test faces; set {next(iter(tests))}, or that of another set")
+        return joined
     if config.name not in DATASETS:
         raise UserError(f"data.name {config.name!r} is none of {', '.join((*DATASETS, UNION))}")
     return DATASETS[config.name](config)

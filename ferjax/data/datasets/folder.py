@@ -1,6 +1,6 @@
 """Faces of one's own, labelled or not, from a folder tree, a list of files or ArrayRecord."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ml_collections
@@ -31,8 +31,9 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
       is their label.
 
     Raises:
-      UserError: for a place without pictures, a label that is no class, a size out of range, or
-        test pictures that are damaged or among the training ones.
+      UserError: for a place without pictures, a label that is no class, a size out of range,
+        labelled training pictures that are not there, or test pictures that are damaged or among
+        the training ones.
     """
     if config.image_size < MIN_SIZE:
         raise UserError(f"data.image_size must be at least {MIN_SIZE}, not {config.image_size}")
@@ -52,10 +53,8 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         found = sources.find(Path(config.path), size, channels)
         train = _split(found, np.full(len(found.names), UNKNOWN, np.int32), coders=0)
     if config.test_path:
-        test = labelled(Path(config.test_path), size, channels, classes, len(coders))
-        check_apart(train, test, "data.path", "data.test_path")
-        for row in range(len(test.images)):  # now, and not after hours of training
-            test.images[row]
+        test = to_test(Path(config.test_path), size, channels, classes, len(coders))
+        check_apart(train, "data.path", {"data.test_path": test})
     return Dataset(
         classes=classes,
         coders=coders,
@@ -75,26 +74,49 @@ def labelled(
       UserError: for a place without pictures, or a label that is no class.
     """
     found = sources.find(path, size, channels, labelled=True)
-    return _split(found, _classes(found.labels, found.names, classes), coders)
+    try:
+        return _split(found, _classes(found.labels, found.names, classes), coders)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
-def check_apart(train: Split, test: Split, train_field: str, test_field: str) -> None:
-    """Whether no picture is in both.
+def to_test(path: Path, size: int, channels: int, classes: Sequence[str], coders: int = 0) -> Split:
+    """The same, of pictures that are all looked at now, and not after hours of training.
 
     Raises:
-      UserError: naming one that is, and the fields of the config that they are from.
+      UserError: as `labelled`, or for a damaged picture.
     """
-    one, other = train.images, test.images
-    if not (isinstance(one, sources.Pictures) and isinstance(other, sources.Pictures)):
+    split = labelled(path, size, channels, classes, coders)
+    for row in range(len(split.images)):
+        split.images[row]
+    return split
+
+
+def check_apart(train: Split, train_field: str, tests: Mapping[str, Split]) -> None:
+    """Whether no training picture is a test picture, too; links are not followed.
+
+    Args:
+      train: the training faces.
+      train_field: the field of the config that they are from.
+      tests: test faces by the field that they are from.
+
+    Raises:
+      UserError: naming one that is, and both fields.
+    """
+    if not isinstance(train.images, sources.Pictures):
         return  # there are none, or they are no files
-    shared = pc.is_in(one.paths(), value_set=other.paths())
-    count = pc.sum(shared).as_py()
-    if count:
-        first = train.names[pc.index(shared, pa.scalar(True)).as_py()]
-        raise UserError(
-            f"{test_field} shares {count:,} of its pictures with {train_field}: {first}"
-            f"{', ...' if count > 1 else ''}"
-        )
+    paths = train.images.paths()
+    for field, test in tests.items():
+        if not isinstance(test.images, sources.Pictures):
+            continue
+        shared = pc.is_in(paths, value_set=test.images.paths())
+        count = pc.sum(shared).as_py()
+        if count:
+            first = train.names[pc.index(shared, pa.scalar(True)).as_py()]
+            raise UserError(
+                f"{field} shares {count:,} of its pictures with {train_field}: {first}"
+                f"{', ...' if count > 1 else ''}"
+            )
 
 
 def _split(found: sources.Source, truth: Int32[np.ndarray, " rows"], coders: int) -> Split:
