@@ -81,10 +81,9 @@ def find(path: Path, size: int, channels: int, *, labelled: bool = False) -> Sou
     if len(names) == 0:
         endings = ", ".join(ending[1:] for ending in ENDINGS)
         raise UserError(f"{path}: no picture ({endings}) in it")
-    pictures = Pictures(str(root), names, None, size, channels)
     if labelled:
-        pictures.check_there()
-    return Source(pictures, names, labels)
+        _check_there(path, root, names)
+    return Source(Pictures(str(root), names, None, size, channels), names, labels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,20 +124,6 @@ class Pictures:
         """Where the pictures are, from the root of the file system, however a list spells it."""
         root = Path(self.root).resolve()
         return Names.of(os.path.normpath(os.path.join(root, name)) for name in self.names).array
-
-    def check_there(self) -> None:
-        """Whether there are files of those names, and something in them; does not read them.
-
-        Raises:
-          UserError: naming the first one.
-        """
-        for name in self.names:
-            try:
-                size = os.stat(os.path.join(self.root, name)).st_size
-            except OSError as error:
-                raise UserError(f"{self.root}: {name}: {error.strerror}") from error
-            if size == 0:
-                raise UserError(f"{self.root}: {name} is empty")
 
     def read(
         self, rows: list[int]
@@ -268,6 +253,17 @@ def _check_beginning(path: Path, names: Names) -> None:
             f"{path}: no file {first[0]!r} beside it, nor any of the next {len(first) - 1}; "
             "expected the name of a picture in each line, without quotes or commas"
         )
+
+
+def _check_there(path: Path, root: Path, names: Names) -> None:
+    """Whether all files are there, and something in them; does not read them."""
+    for name in names:
+        try:
+            size = os.stat(os.path.join(root, name)).st_size
+        except OSError as error:
+            raise UserError(f"{path}: {name}: {error.strerror}") from error
+        if size == 0:
+            raise UserError(f"{path}: {name} is empty")
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -196,7 +196,7 @@ def test_nor_by_way_of_another_set(tree):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("happy/b.png happy\nhappy/c.png sad\n", r"happy/c\.png: No such file"),
+        ("happy/b.png happy\nhappy/c.png sad\n", r"list\.txt: happy/c\.png: No such file"),
         ("happy/b.png happy\nhappy/b.png sad\n", r"happy/b\.png has different labels in differ"),
     ],
 )
