@@ -237,6 +237,7 @@ def _ferplus_small(config: ConfigDict) -> None:
     """
     _ferplus(config)
     config.data.subset = 8000
+    config.data.test_part = "PublicTest"
     config.model.width = 16
     config.noise.kind = "symmetric"
     for field in ("brightness", "contrast", "saturation", "hue", "erase"):
@@ -273,7 +274,7 @@ def _cifar10_small(config: ConfigDict) -> None:
 
 
 def _cifar10n(config: ConfigDict) -> None:
-    """CIFAR-10 with the labels of three people, CIFAR-10N."""
+    """CIFAR-10 with three labels a picture that people gave, CIFAR-10N."""
     _cifar10(config)
     config.data.lists = ("cifar10n.csv",)
     config.data.coders = ("random1", "random2", "random3")

@@ -3,7 +3,7 @@
     python -m ferjax.main --config=configs/ltnet.py --workdir=runs/ltnet
     python -m ferjax.main --config=configs/ltnet.py:cifar10 --config.data.dir=FOLDER --workdir=DIR
 
-On built-in faces: two datasets, each annotated by its own coders, who err in opposed ways; minutes
+On built-in faces: two datasets, each annotated by its own team, with mistakes of its own; minutes
 on two CPU cores. On CIFAR-10: the paper's Table 1, with controls; as `cifar10_small` 10,000
 pictures and 2,500 steps. On FERPlus: FER2013's own labels and a fifth of FERPlus's, `:ferplus` or
 `:ferplus_small` with `--config.data.dir=FOLDER`. People's labels of CIFAR-10: `:cifar10n`,
@@ -21,7 +21,7 @@ RATE = 0.4
 
 
 def get_config(dataset: str = "synthetic") -> ConfigDict:
-    """Stages `mixture`, `majority`, `ltnet`; on CIFAR-10 also the others of the paper's table."""
+    """LTNet, and the mixture of all annotations; then what the data allow to compare them with."""
     config = base(dataset)
     config.stages = ("mixture", "majority", "ltnet")
     config.headline = "ltnet"
@@ -50,7 +50,7 @@ def base(dataset: str) -> ConfigDict:
 
 
 def two_teams() -> dict[str, ConfigDict]:
-    """Two datasets of built-in faces, each annotated by its own team, who err in opposed ways."""
+    """Two datasets of built-in faces, each annotated by its own team, with mistakes of its own."""
     sets = {}
     for place, (name, mistake) in enumerate(TEAMS.items()):
         sets[name] = datasets.synthetic(start=10_000_000 * place, train_size=2000, test_size=1000)

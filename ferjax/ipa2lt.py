@@ -99,7 +99,7 @@ def annotated_sets(dataset: Dataset) -> tuple[str, ...]:
       UserError: if the dataset is no union, or of fewer than two such sets.
     """
     if not dataset.sets:
-        raise UserError("ipa2lt: data.name must be 'union', with a dataset or more in data.sets")
+        raise UserError("ipa2lt: data.name must be 'union', with two annotated data.sets")
     said = (dataset.train.labels["annotations"] != UNKNOWN).any(axis=1)
     found = np.unique(dataset.train.labels[SET][said])
     if len(found) < 2:

@@ -39,7 +39,8 @@ class Source(NamedTuple):
     Attributes:
       pictures: by row.
       names: of their files, relative to where they were looked for.
-      labels: the word after each name in a list, else the name of each one's folder.
+      labels: the word after each name in a labelled list, the name of each one's folder in a tree;
+        else empty.
     """
 
     pictures: ImageSource
@@ -121,9 +122,17 @@ class Pictures:
         return list(faces)
 
     def paths(self) -> pa.StringArray:
-        """Where the pictures are, from the root of the file system, however a list spells it."""
-        root = Path(self.root).resolve()
-        return Names.of(os.path.normpath(os.path.join(root, name)) for name in self.names).array
+        """Where the pictures are, from the root of the file system, however a list spells it.
+
+        Links to folders are followed, links to pictures are not.
+        """
+        real = functools.cache(os.path.realpath)
+
+        def path(name: str) -> str:
+            folder, file = os.path.split(os.path.join(self.root, name))
+            return os.path.join(real(folder), file)
+
+        return Names.of(map(path, self.names)).array
 
     def read(
         self, rows: list[int]

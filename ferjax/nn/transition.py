@@ -15,10 +15,11 @@ CONSTRAINTS = ("project", "normalise", "softmax")
 """How rows are kept distributions.
 
 - 'project': the parameters are T itself. Before each step `project` puts them back where they
-  belong, and the gradient does not see it: what the authors' program does. A row is then at rest
-  where its entries are as the gradient's, not where the loss is least: of faces whose truth
-  the network knows, T_ij becomes √t_ij, rows normalised, where the coder's matrix is t. Coders who
-  are right on 60 % of ten classes, and wrong on the others alike, get a diagonal of 0.29.
+  belong (negative entries become ε, rows are divided by their sums), and the gradient does not see
+  it: what the authors' program does. A row is then at rest where its entries are as the gradient's,
+  not where the loss is least: of faces whose truth the network knows, T_ij becomes √t_ij, rows
+  normalised, where the coder's matrix is t. Coders who are right on 60 % of ten classes, and wrong
+  on the others alike, get a diagonal of 0.29.
 - 'normalise': T is the parameters divided by the sums of their rows, differentiably: what the paper
   says. Parameters that a step made negative become ε as above, or they would never move again.
 - 'softmax': rows of T are softmax of the parameters: the paper's alternative.

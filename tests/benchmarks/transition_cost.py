@@ -58,6 +58,7 @@ def compiled(options: argparse.Namespace, name: str):
     """A function that runs one step, on one batch, to its end."""
     config = ltnet_config.get_config("ferplus").copy_and_resolve_references()
     config.model.width = options.width
+    config.ltnet.coder_weights = ()  # there are other coders than the config's
     recipe = plan.join(config.ltnet if name == "ltnet" else config.mixture, config)
     rng = np.random.default_rng(0)
     batch = {

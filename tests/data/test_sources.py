@@ -164,11 +164,13 @@ def test_the_folder_dataset_is_labelled_by_folders_unless_it_has_no_coder(tree):
 
 @pytest.mark.parametrize("coder", ["team", ""])
 @pytest.mark.parametrize(
-    "spelling", ["happy/b.png", "./happy/../happy//b.png", "{tree}/happy/b.png"]
+    "spelling",
+    ["happy/b.png", "./happy/../happy//b.png", "{tree}/happy/b.png", "{tree}/../link/happy/b.png"],
 )
 def test_pictures_to_evaluate_on_must_not_be_learnt_from(tree, coder, spelling):
     shutil.move(tree / "sad/deep/c.WEBP", tree / "sad")
     (tree / "sad/empty.png").unlink()
+    tree.with_name("link").symlink_to(tree)
     (tree / "list.txt").write_text(f"{spelling.format(tree=tree)} happy\n")
     places = {"path": str(tree), "test_path": str(tree / "list.txt")}
     with pytest.raises(UserError, match=r"shares 1 of its pictures with data.path: happy/b\.png"):

@@ -71,7 +71,7 @@ def labelled(
     """The pictures at a place whose truth is known, and given by each coder; see `sources.find`.
 
     Raises:
-      UserError: for a place without pictures, or a label that is no class.
+      UserError: for a place without pictures, a label that is no class, or as `sources.find`.
     """
     found = sources.find(path, size, channels, labelled=True)
     try:
@@ -93,7 +93,7 @@ def to_test(path: Path, size: int, channels: int, classes: Sequence[str], coders
 
 
 def check_apart(train: Split, train_field: str, tests: Mapping[str, Split]) -> None:
-    """Whether no training picture is a test picture, too; links are not followed.
+    """Whether no training picture is a test picture, too, see `sources.Pictures.paths`.
 
     Args:
       train: the training faces.
@@ -104,7 +104,7 @@ def check_apart(train: Split, train_field: str, tests: Mapping[str, Split]) -> N
       UserError: naming one that is, and both fields.
     """
     if not isinstance(train.images, sources.Pictures):
-        return  # there are none, or they are no files
+        return  # there are none
     paths = train.images.paths()
     for field, test in tests.items():
         if not isinstance(test.images, sources.Pictures):
