@@ -46,11 +46,12 @@ DONE, USER_ERROR, BAD_FLAGS, CRASHED, PREEMPTED = 0, 1, 2, 70, 75
 
 def main() -> int:
     """Parses the command line and runs; returns the exit code."""
-    memory.keep_freed_memory()
     app.define_help_flags()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         config, workdir = _parse()
+        if config.run != "annotate":  # it takes no steps, and its memory must not grow
+            memory.keep_freed_memory()
         _join()
     except flags.Error as error:
         return _say(f"{error}\nusage: {__doc__}", BAD_FLAGS)
