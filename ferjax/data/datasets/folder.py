@@ -74,10 +74,7 @@ def labelled(
       UserError: for a place without pictures, a label that is no class, or as `sources.find`.
     """
     found = sources.find(path, size, channels, labelled=True)
-    try:
-        return _split(found, _classes(found.labels, found.names, classes), coders)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    return _split(found, _classes(path, found, classes), coders)
 
 
 def to_test(path: Path, size: int, channels: int, classes: Sequence[str], coders: int = 0) -> Split:
@@ -139,14 +136,19 @@ def _no_faces(size: int, channels: int, coders: int) -> Split:
     return _split(nothing, np.zeros(0, np.int32), coders)
 
 
-def _classes(words: Names, names: Names, classes: Sequence[str]) -> Int32[np.ndarray, " rows"]:
-    """Places of labels among the classes, whose names they are."""
-    encoded = words.array.dictionary_encode()
+def _classes(
+    path: Path, found: sources.Source, classes: Sequence[str]
+) -> Int32[np.ndarray, " rows"]:
+    """Places of the labels found at `path` among the classes, whose names they are."""
+    encoded = found.labels.array.dictionary_encode()
     known = {name: place for place, name in enumerate(classes)}
     different = encoded.dictionary.to_pylist()
     places = np.array([known.get(word.lower(), UNKNOWN) for word in different], np.int32)
-    found = places[encoded.indices.to_numpy()]
-    if (found == UNKNOWN).any():
-        row = int((found == UNKNOWN).argmax())
-        raise UserError(f"{names[row]}: label {words[row]!r} is none of {', '.join(classes)}")
-    return found
+    truth = places[encoded.indices.to_numpy()]
+    if (truth == UNKNOWN).any():
+        row = int((truth == UNKNOWN).argmax())
+        raise UserError(
+            f"{path}: {found.names[row]}: label {found.labels[row]!r} is none of "
+            f"{', '.join(classes)}"
+        )
+    return truth
