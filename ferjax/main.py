@@ -50,7 +50,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         config, workdir = _parse()
-        if config.run != "annotate":  # it takes no steps, and its memory must not grow
+        if config.get("run") != "annotate":  # it takes no steps, and its memory must not grow
             memory.keep_freed_memory()
         _join()
     except flags.Error as error:

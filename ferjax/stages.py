@@ -53,8 +53,8 @@ def run(config: ConfigDict, folder: Path) -> None:
         if it can be known before.
       Preempted: when asked to stop, after saving.
     """
-    if config.run not in RUNS:
-        raise UserError(f"run={config.run!r} is none of {', '.join(RUNS)}")
+    if config.get("run") not in RUNS:
+        raise UserError(f"run={config.get('run')!r} is none of {', '.join(RUNS)}")
     workdir.check(folder, config)
     plan = RUNS[config.run](config, folder)
     workdir.claim(folder, config, plan.data)

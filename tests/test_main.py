@@ -337,6 +337,12 @@ def test_a_home_folder_is_found_in_flags(monkeypatch):
     assert found.groups.wild == (("SFEW", "/home/ann/sfew"),)
 
 
+def test_a_config_that_names_no_run_is_told_which_there_are(tmp_path, capsys):
+    assert main.execute(ConfigDict(), tmp_path / "run") == 1
+    assert "run=None is none of train, sweep" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_crash_is_no_mistake_of_the_users(monkeypatch, capsys):
     def crash(config, folder):
         raise ZeroDivisionError("inside")
