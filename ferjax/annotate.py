@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Int32
 
 from ferjax import parallel, preemption, writers
-from ferjax.data.pipeline import prediction_batches
+from ferjax.data.pipeline import check_batch, prediction_batches
 from ferjax.data.record import ImageSource
 from ferjax.errors import UserError
 from ferjax.methods.method import Method, State
@@ -55,12 +55,7 @@ class Settings(NamedTuple):
 
     def check(self) -> None:
         """Raises a `UserError` for sizes that don't go together."""
-        devices = jax.local_device_count()
-        if self.batch_size < 1 or self.batch_size % devices:
-            raise UserError(
-                f"batch_size must be a positive multiple of this process's {devices} devices, "
-                f"not {self.batch_size}"
-            )
+        check_batch("batch_size", self.batch_size, jax.local_device_count())
         if self.workers < 0:
             raise UserError(f"workers must be at least 0, not {self.workers}")
         if self.shard_size < 1 or self.shard_size % self.batch_size:

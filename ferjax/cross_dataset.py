@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from ferjax import evaluate, metrics, parallel
 from ferjax.data.datasets import folder
+from ferjax.data.pipeline import check_batch
 from ferjax.data.record import Split
 from ferjax.errors import UserError
 from ferjax.trained import Trained
@@ -43,12 +44,7 @@ def read(config: ConfigDict, model: Trained) -> dict[str, dict[str, Split]]:
 
 
 def _check(config: ConfigDict) -> None:
-    total = parallel.find_devices("jit").total
-    if config.batch_size < 1 or config.batch_size % total:
-        raise UserError(
-            f"batch_size must be a positive multiple of the {total} devices, "
-            f"not {config.batch_size}"
-        )
+    check_batch("batch_size", config.batch_size, parallel.find_devices("jit").total)
     if config.workers < 0:
         raise UserError(f"workers must be at least 0, not {config.workers}")
     seen: set[str] = set()

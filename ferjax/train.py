@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from ferjax import evaluate, parallel, preemption
 from ferjax.checkpoints import Checkpoints
 from ferjax.data import crowd
-from ferjax.data.pipeline import Batches, train_batches
+from ferjax.data.pipeline import Batches, check_batch, train_batches
 from ferjax.data.record import UNKNOWN, Dataset
 from ferjax.errors import UserError
 from ferjax.methods import METHODS
@@ -90,14 +90,8 @@ def prepare(
       UserError: if the batch doesn't divide by the devices or exceeds the faces, or the recipe has
         no length or no such method.
     """
-    for field, size in (
-        (f"{name}: batch_size", config.batch_size),
-        ("loop.eval_batch_size", config.loop.eval_batch_size),
-    ):
-        if size < 1 or size % devices.total:
-            raise UserError(
-                f"{field} must be a positive multiple of the {devices.total} devices, not {size}"
-            )
+    check_batch(f"{name}: batch_size", config.batch_size, devices.total)
+    check_batch("loop.eval_batch_size", config.loop.eval_batch_size, devices.total)
     if config.method not in METHODS:
         raise UserError(f"{name}: method {config.method!r} is none of {', '.join(METHODS)}")
     try:

@@ -195,7 +195,7 @@ def test_two_processes_share_the_shards_out(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ((16, 12, 0), "batch_size must be a positive multiple of this process's 8 devices, not 12"),
+        ((16, 12, 0), "batch_size must be a positive multiple of the 8 devices, not 12"),
         ((20, 8, 0), "shard_size 20 is no multiple of batch_size 8"),
         ((16, 8, -1), "workers must be at least 0"),
     ],

@@ -160,6 +160,12 @@ def prediction_batches(
     return Batches(_prefetched(batches, images, workers, prefetch), {})
 
 
+def check_batch(field: str, size: int, devices: int) -> None:
+    """Raises a `UserError` for a batch that so many devices cannot share alike."""
+    if size < 1 or size % devices:
+        raise UserError(f"{field} must be a positive multiple of the {devices} devices, not {size}")
+
+
 def cache(split: Split) -> Split:
     """The same split with its faces decoded once, in one array in memory.
 
