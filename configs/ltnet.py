@@ -10,13 +10,17 @@ pictures and 2,500 steps. On FERPlus: FER2013's own labels and a fifth of FERPlu
 `:cifar10n_small`.
 """
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from configs import datasets
 from ferjax.data.record import CLASSES
 
-TEAMS = {"east": ("fear", "surprise"), "west": ("anger", "disgust")}
-"""What each team takes for what, at `RATE`."""
+TEAMS = {
+    "east": {"fear": "surprise", "disgust": "anger"},
+    "west": {"surprise": "fear", "anger": "disgust"},
+}
+"""What each team takes for what, at `RATE`: the opposite of the other."""
 RATE = 0.4
 
 
@@ -52,10 +56,10 @@ def base(dataset: str) -> ConfigDict:
 def two_teams() -> dict[str, ConfigDict]:
     """Two datasets of built-in faces, each annotated by its own team, with mistakes of its own."""
     sets = {}
-    for place, (name, mistake) in enumerate(TEAMS.items()):
+    for place, (name, mistakes) in enumerate(TEAMS.items()):
         sets[name] = datasets.synthetic(start=10_000_000 * place, train_size=2000, test_size=1000)
         sets[name].coders = (name,)
-        sets[name].confusions = (_confusion(*mistake),)
+        sets[name].confusions = (_confusion(mistakes),)
     return sets
 
 
@@ -210,8 +214,10 @@ def _supervised(config: ConfigDict, dataset: str, stage: str, label: str) -> Con
     return config[stage]
 
 
-def _confusion(truth: str, taken_for: str) -> tuple[tuple[float, ...], ...]:
-    """A coder's matrix over the seven classes drawn: right but for one class."""
-    names = CLASSES[:7]
-    wrong = {(truth, truth): 1 - RATE, (truth, taken_for): RATE}
-    return tuple(tuple(wrong.get((k, j), float(k == j)) for j in names) for k in names)
+def _confusion(mistakes: dict[str, str]) -> tuple[tuple[float, ...], ...]:
+    """A coder's matrix over the seven classes drawn: right but for these mistakes."""
+    matrix = np.eye(7)
+    for truth, taken_for in mistakes.items():
+        row = CLASSES.index(truth)
+        matrix[row, [row, CLASSES.index(taken_for)]] = 1 - RATE, RATE
+    return tuple(map(tuple, matrix.tolist()))
