@@ -22,13 +22,16 @@ CONSTRAINTS = ("project", "normalise", "softmax")
   on the others alike, get a diagonal of 0.29.
 - 'normalise': T is the parameters divided by the sums of their rows, differentiably: what the paper
   says. Parameters that a step made negative become ε as above, or they would never move again.
-- 'softmax': rows of T are softmax of the parameters: the paper's alternative.
+- 'softmax': rows of T are softmax of the parameters: the paper's alternative. Gradients of mistakes
+  still thought rare are small, and plain SGD comes too late; Adam, which scales them, does not.
 
 The last two are at rest where the loss is least, at t.
 """
 
 LEAST = 1e-30
-"""Least probability of an annotation and of an entry that a logarithm is taken of."""
+"""Least probability of an annotation that a logarithm is taken of."""
+LEAST_SOFTMAX = 1e-3
+"""Least entry to start from in 'softmax': the gradient of a logit is in proportion to its entry."""
 MOST_ODDS = 60.0
 """Logarithm of the most that an entry of zero may weigh against those that are not."""
 
@@ -42,8 +45,8 @@ def near_identity(key: PRNGKeyArray, coders: int, classes: int, delta: float) ->
 
 
 def parameters(matrices: Matrices, constraint: str) -> Matrices:
-    """Parameters that `matrices` turns into the given T, entries of zero apart in 'softmax'."""
-    return jnp.log(jnp.maximum(matrices, LEAST)) if constraint == "softmax" else matrices
+    """Parameters that `matrices` turns into the given T, but for its least entries in 'softmax'."""
+    return jnp.log(jnp.maximum(matrices, LEAST_SOFTMAX)) if constraint == "softmax" else matrices
 
 
 def project(parameters: Matrices, constraint: str, epsilon: float) -> Matrices:
@@ -75,7 +78,8 @@ def log_annotation(
     """log p̂^c of what each coder said; 0 where the coder said nothing (-1).
 
     In log space. Entries of T may be zero: their gradient is the true one, p_i/p̂_j, up to a
-    factor of e^`MOST_ODDS` between the two, so that it is finite always.
+    factor of e^`MOST_ODDS` between the two, so that it is finite always. Where all of a column
+    are, there is no p̂_j, the loss is large and the gradient zero.
     """
     said = annotations >= 0
     columns = jnp.swapaxes(matrices, 1, 2)  # [coders, annotation, truth]
