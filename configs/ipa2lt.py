@@ -30,7 +30,9 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
     config.union = datasets.alike(config.ltnet, dataset)
     for learner in (config.machine, config.union):
         learner.label = "random"
-        learner.coders = ()  # human ones; LTNet may choose among machines, too
+    config.union.coders = ()  # human ones; LTNet may choose among machines, too
+    for field in ("sets", "coders", "set_weights"):  # each machine has its own set's
+        del config.machine[field]
     config.comparators = ()  # those of the paper's Table 2: "('em', 'nal', 'e2e_fc')"
     for name, add in ltnet_config.COMPARATORS.items():
         config[name] = add(config.ltnet, dataset)

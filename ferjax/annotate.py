@@ -122,10 +122,16 @@ def read(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     Raises:
       UserError: if it has none, or not all, or for a damaged one.
     """
-    parts = sorted(folder.glob("part-*-of-*.parquet"))
-    if not parts or len(parts) != int(parts[0].stem.rsplit("-", 1)[1]):
+    parts = _written(folder)
+    if not whole(folder):
         raise UserError(f"{folder} holds {len(parts)} parts and not all: annotate again")
     return pa.concat_tables(_read_part(part, columns) for part in parts)
+
+
+def whole(folder: Path) -> bool:
+    """Whether a folder holds all parts."""
+    parts = _written(folder)
+    return bool(parts) and len(parts) == int(parts[0].stem.rsplit("-", 1)[1])
 
 
 def labels(folder: Path, classes: Sequence[str], count: int) -> Int32[np.ndarray, " count"]:
@@ -162,12 +168,16 @@ def format_result(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _written(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*-of-*.parquet"))
+
+
 def _read_part(part: Path, columns: Sequence[str] | None) -> pa.Table:
     try:
         return pq.read_table(part, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
-            f"{part} is damaged: delete it, and its faces are labelled again"
+            f"{part} is damaged: delete it, and the same command labels its faces again"
         ) from error
 
 

@@ -67,7 +67,7 @@ def plan(
 
     machines = {}
     for name in annotated:
-        recipe = config.machine.copy_and_resolve_references()
+        recipe = ConfigDict(config.machine.copy_and_resolve_references().to_dict())
         recipe.update(sets=(name,), coders=_coders_of(human, name), set_weights=())
         machines[name] = prepared(machine(name), recipe, human)
     union = prepared(UNION, config.union, human)
@@ -199,7 +199,8 @@ def _annotation_stage(
         )
         return place
 
-    return Stage(_annotates(name), {"machine": machine(name)}, run, lambda _: place)
+    needs = {"machine": machine(name)}
+    return Stage(_annotates(name), needs, run, lambda _: place, lambda: annotate.whole(place))
 
 
 def _coders_of(dataset: Dataset, name: str) -> tuple[str, ...]:

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Int32
 from ml_collections import ConfigDict
 
 from ferjax import augment, parallel, preemption, train, writers
 from ferjax.data import datasets, noise, pipeline, validation
-from ferjax.data.record import UNKNOWN, Dataset, Split, read
+from ferjax.data.record import UNKNOWN, Dataset, ImageSource, Split, read
 from ferjax.errors import UserError
 from ferjax.methods.method import State
 
@@ -39,12 +40,14 @@ class Stage(NamedTuple):
       needs: the stages whose outputs it takes, by the name that it knows them by.
       run: (inputs) -> output; does the work.
       load: (inputs) -> output of finished work.
+      whole: whether what finished work left is all there; if not it is done again.
     """
 
     name: str
     needs: dict[str, str]
     run: Callable[[dict[str, Any]], Any]
     load: Callable[[dict[str, Any]], Any]
+    whole: Callable[[], bool] = lambda: True
 
 
 class Plan(NamedTuple):
@@ -76,7 +79,7 @@ def run_stages(stages: tuple[Stage, ...], folder: Path) -> None:
 
     for stage in stages:
         done = folder / "stages" / stage.name / "done.json"
-        if parallel.of_first_process(int(done.exists())):
+        if parallel.of_first_process(int(done.exists() and stage.whole())):
             continue
         if preemption.requested():
             raise preemption.Preempted(f"{stage.name} has not begun")
@@ -180,13 +183,22 @@ def checksum_of(split: Split) -> int:
     checksum = checksum_of_names(split.names)
     for array in (*(split.labels[name] for name in sorted(split.labels)), split.truth):
         checksum = zlib.crc32(array.tobytes(), checksum)
-    rows = np.linspace(0, len(split.images) - 1, SAMPLED_FACES).astype(np.int32)
+    rows = _sample(split.images)
     faces, readable = read(split.images, rows)
     labelled = (split.labels["annotations"][rows] != UNKNOWN).any(axis=1)
     labelled |= split.truth[rows] != UNKNOWN
     for row in rows[labelled & ~readable]:
         split.images[int(row)]  # says that it is damaged
     return zlib.crc32(faces.tobytes(), checksum)
+
+
+def checksum_of_pictures(images: ImageSource) -> int:
+    """Tells pictures of the same names apart by the pixels of some; damaged ones count as black."""
+    return zlib.crc32(read(images, _sample(images))[0].tobytes())
+
+
+def _sample(images: ImageSource) -> Int32[np.ndarray, " rows"]:
+    return np.linspace(0, len(images) - 1, SAMPLED_FACES).astype(np.int32)
 
 
 def training_stage(training: train.Training, needs: dict[str, str]) -> Stage:

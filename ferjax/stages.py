@@ -32,6 +32,7 @@ from ferjax.plan import (
     check_numbers,
     checksum_of,
     checksum_of_names,
+    checksum_of_pictures,
     fingerprint,
     join,
     load_dataset,
@@ -203,9 +204,14 @@ def _annotate(config: ConfigDict, folder: Path) -> Plan:
     data = {
         "classes": list(model.classes),
         "model": model.name,
-        "checksums": {"names": checksum_of_names(source.names), "model": model.checksum()},
+        "checksums": {
+            "names": checksum_of_names(source.names),
+            "pictures": checksum_of_pictures(source.pictures),
+            "model": model.checksum(),
+        },
     }
-    return Plan((Stage("annotate", {}, run, lambda _: labels),), data, finish)
+    stage = Stage("annotate", {}, run, lambda _: labels, lambda: annotate.whole(labels))
+    return Plan((stage,), data, finish)
 
 
 def _evaluate(config: ConfigDict, folder: Path) -> Plan:

@@ -73,7 +73,8 @@ def test_machines_annotate_what_they_did_not_learn_from_and_ltnet_learns_from_al
     assert learnt["coders"].tolist() == coders
     rows = np.load(finished / "stages" / "ltnet" / "predictions.npz")["train_rows"]
     assert rows.tolist() == list(range(80)), "faces that nobody annotated, too"
-    figures = {"agreement.png", "agreement_cases.png", "transitions.png", "latent_truth.png"}
+    figures = {"agreement.png", "transitions.png", "latent_truth.png"}
+    figures |= {f"agreement_cases_{name}.png" for name in ("east", "west", "unlabelled")}
     assert figures <= {path.name for path in (finished / "report").iterdir()}
 
 
@@ -105,7 +106,6 @@ def test_what_was_lost_of_a_run_is_made_again_as_it_was(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     shutil.rmtree(folder / "stages" / "ltnet")
-    (folder / "stages" / "annotate_east" / "done.json").unlink()
     shards = sorted((folder / "stages" / "annotate_east" / "labels").glob("part-*"))
     shards[-1].unlink()
     kept = shards[0].stat().st_mtime_ns
@@ -129,6 +129,27 @@ def test_its_model_labels_other_faces(finished, faces, tmp_path):
     result = json.loads((tmp_path / "result.json").read_text())
     assert sum(result["labels"].values()) == 20
     assert (tmp_path / "report" / "labelled.png").exists()
+
+
+def test_other_faces_of_the_same_names_are_no_part_of_a_run(finished, faces, tmp_path, capsys):
+    config = annotate_config.get_config()
+    config.trained, config.path = str(finished), str(tmp_path / "faces")
+    config.annotate.shard_size = config.annotate.batch_size = 8
+    shutil.copytree(faces, config.path)
+    assert main.execute(config, tmp_path / "run") == 0
+    said = annotate.read(tmp_path / "run/labels")
+    damaged = tmp_path / "run/labels/part-00001-of-00003.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    assert main.execute(config, tmp_path / "run") == 1
+    assert "damaged: delete it, and the same command labels its faces again" in _error(capsys)
+    damaged.unlink()
+    for picture in (tmp_path / "faces").glob("*/*.png"):
+        cv2.imwrite(str(picture), 255 - cv2.imread(str(picture)))
+    assert main.execute(config, tmp_path / "run") == 1
+    assert "holds a run on other data" in _error(capsys)
+    config.path = str(faces)  # where they are does not matter
+    assert main.execute(config, tmp_path / "run") == 0
+    assert annotate.read(tmp_path / "run/labels").equals(said)
 
 
 def test_its_stages_are_measured_on_other_test_sets(finished, faces, tmp_path, capsys):
@@ -258,3 +279,7 @@ def test_ltnet_may_learn_from_some_coders_and_sets_alone(tmp_path):
 def test_a_dataset_that_is_no_union_is_refused():
     with pytest.raises(UserError, match=r"data\.name must be 'union'"):
         ipa2lt.annotated_sets(tiny.dataset())
+
+
+def _error(capsys):
+    return capsys.readouterr().err
