@@ -222,9 +222,18 @@ def _walk(folder: str, prefix: str) -> Iterator[str]:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
+                if _leads_back(entry):
+                    continue
                 yield from _walk(entry.path, f"{prefix}{entry.name}/")
             elif entry.name.lower().endswith(ENDINGS):
                 yield _text(f"{prefix}{entry.name}")
+
+
+def _leads_back(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a link to a folder that it lies in, however deep."""
+    if not entry.is_symlink():
+        return False
+    return Path(entry.path).parent.resolve().is_relative_to(Path(entry.path).resolve())
 
 
 def _text(name: str) -> str:

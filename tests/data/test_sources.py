@@ -51,6 +51,15 @@ def test_a_tree_is_searched_in_the_order_of_names_and_damage_is_told(tree):
     assert not read(found.pictures, np.array([0]))[1][0]
 
 
+def test_a_link_to_a_folder_is_followed_unless_it_leads_back(tree):
+    (tree / "happy/up").symlink_to(tree, target_is_directory=True)
+    (tree / "happy/here").symlink_to(tree / "happy")
+    (tree / "more").symlink_to(tree / "sad/deep")
+    names = list(sources.find(tree, size=8, channels=1).names)
+    assert len(names) == 6
+    assert "more/c.WEBP" in names
+
+
 def test_hidden_files_are_no_pictures_and_old_formats_are(tmp_path):
     (tmp_path / "._a.png").write_bytes(picture(1))
     (tmp_path / ".thumbnails").mkdir()
