@@ -73,7 +73,9 @@ def pictures(
     shares = agreement(faces, dataset)
     if shares:
         yield _agreement(shares, len(faces.rows), dataset)
-        yield _samples(next(iter(shares)), faces, dataset)
+        first_of_each = {pair[0]: pair for pair in reversed(shares)}  # most faces in common
+        for pair in reversed(first_of_each.values()):
+            yield _samples(pair, faces, dataset)
 
 
 def asked(predictions: Mapping[str, np.ndarray], dataset: Dataset) -> Faces:
@@ -231,7 +233,7 @@ def _samples(pair: tuple[str, int, int], faces: Faces, dataset: Dataset) -> Pict
             drawn.append(_face(case, int(place), coders, faces, dataset))
     where = f" of {name}" if name else ""
     return Picture(
-        "agreement_cases.png",
+        f"agreement_cases_{name}.png" if name else "agreement_cases.png",
         figures.face_sheet(drawn, columns=SHEET_FACES),
         "Faces of each case with what two coders say and the latent truth.",
         f"Some faces{where} of each case, drawn at random.",
