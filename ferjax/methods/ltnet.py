@@ -8,7 +8,8 @@ what that coder would say, p̂^c = pᵀT^c, and both learn from what coders did 
 
 `loss='released'` is what the authors' program minimises: there p̂ goes where logits belong, so that
 the loss is −log softmax(p̂)[y], which lies between 1.461 and 2.461 for ten classes and bounds what a
-wrong label can cost.
+wrong label can cost. T stays near the identity under it: in the weights that they published its
+diagonals are 0.994 to 0.997, though the coders are right on 60, 70 and 80 %.
 
 The noise adaptation layer (J. Goldberger and E. Ben-Reuven, *Training deep neural-networks using a
 noise adaptation layer*, ICLR 2017, "simple" model), which knows one source of labels, is LTNet with
@@ -47,8 +48,9 @@ def make(config: ConfigDict, info: Info) -> Method:
     - `constraint` and `epsilon`, see `nn.transition`;
     - `shared`: whether all coders have one matrix;
     - `start`: 'identity', rows of I + `delta`·U, normalised; 'dawid_skene', what EM finds in the
-      annotations; 'confusion', what the network that it starts from says on the training faces
-      (row) against the annotations (column); 'given', `matrices`, one a coder;
+      annotations, itself started as `inference.start` says; 'confusion', what the network that it
+      starts from says on the training faces (row) against the annotations (column); 'given',
+      `matrices`, one a coder;
     - `optimizer`, see `optimizers.optimizer`, or empty for the network's; `rate`, a factor of the
       network's learning rate; and `weight_decay`;
     - `clip`, the most that an entry of T's gradient counts, 0 for no such bound: of B faces, one
@@ -158,11 +160,12 @@ def _start(config: ConfigDict, info: Info, count: int) -> Callable[[jax.Array], 
     chosen = config.transition
     classes = len(info.classes)
     if chosen.start == "given":
-        given = jnp.asarray(_given(chosen.matrices, count, classes))
-        return lambda key: given
+        given = _given(chosen.matrices, count, classes)
+        _check_possible(given, info)
+        return lambda key: jnp.asarray(given)
     if chosen.start == "dawid_skene":
         said = info.labels["annotations"]
-        found = crowd.dawid_skene(said, classes, start="majority", seed=config.seed)
+        found = crowd.dawid_skene(said, classes, start=config.inference.start, seed=config.seed)
         mean = found.confusions.mean(axis=0, keepdims=True)
         learnt = jnp.asarray(mean if chosen.shared else found.confusions, jnp.float32)
         return lambda key: learnt
@@ -227,6 +230,18 @@ def _given(matrices: Any, count: int, classes: int) -> Float[np.ndarray, "coders
     if not (given >= 0).all() or not np.allclose(given.sum(axis=2), 1, atol=1e-4):
         raise UserError("transition.matrices: every row must be probabilities that sum to one")
     return given
+
+
+def _check_possible(given: Float[np.ndarray, "coders classes classes"], info: Info) -> None:
+    """Whether coders said nothing that their matrices rule out: that teaches nothing."""
+    for c, name in enumerate(info.coders):
+        never = np.flatnonzero((given[c % len(given)] == 0).all(axis=0))
+        said = np.intersect1d(never, info.labels["annotations"][:, c])
+        if len(said):
+            raise UserError(
+                f"transition.matrices: {name}'s has nothing but zeros in the column of "
+                f"{info.classes[said[0]]}, which {name} did say"
+            )
 
 
 def _check(config: ConfigDict, info: Info) -> None:

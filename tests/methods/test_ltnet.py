@@ -28,11 +28,11 @@ def _tiny_network():
 
 def config(transitions=None, **changes):
     """The baseline's recipe with LTNet's options."""
-    own = {
-        name: changes.pop(name) for name in ("loss", "coder_weights", "method") if name in changes
-    }
+    names = ("loss", "coder_weights", "method", "inference")
+    own = {name: changes.pop(name) for name in names if name in changes}
     made = tiny.stage_config("baseline", **{"teachers.optimizer.name": "sgd"} | PLAIN | changes)
     made.loss, made.coder_weights = "paper", ()
+    made.inference = {"start": "majority"}
     made.transition = {
         "constraint": "project",
         "epsilon": 1e-2,
@@ -282,6 +282,11 @@ def test_it_learns_how_coders_err_and_what_the_truth_is_where_the_mixture_does_n
             {"transitions": {"start": "given", "matrices": (((0.5,) * 3,) * 3,) * 2}},
             "every row must be probabilities",
         ),
+        (
+            {"transitions": {"start": "given", "matrices": (((0.0, 0.5, 0.5),) * 3,) * 2}},
+            "but zeros in the column of",
+        ),
+        ({"transitions": {"start": "dawid_skene"}, "inference": {"start": "magic"}}, "magic"),
     ],
 )
 def test_a_wrong_setting_is_named(changes, message):
@@ -320,7 +325,8 @@ def test_a_noise_adaptation_layer_has_one_matrix_that_starts_from_the_networks_c
     begun = learner.begin(state, lambda: {"truth": probs})
     annotations = info().labels["annotations"]
     both = np.repeat(probs, 2, axis=0), annotations.reshape(-1, 1)
-    expected = ltnet.confusions(*both)
+    expected = np.maximum(ltnet.confusions(*both), transition.LEAST_SOFTMAX)
+    expected /= expected.sum(axis=2, keepdims=True)
     np.testing.assert_allclose(ltnet.learnt_matrices(made, begun), expected, atol=1e-6)
     after, metrics = jax.jit(learner.train_step)(begun, spoken())
     assert np.isfinite(metrics["loss"])
