@@ -5,9 +5,9 @@
         --config.data.sets.raf_db.path=LIST --config.data.sets.raf_db.test_path=LIST \
         --config.data.sets.affectnet.path=LIST --config.data.sets.unlabelled.path=FOLDER
 
-On built-in faces: two datasets whose teams make mistakes of their own, and faces that nobody
-annotated; a few minutes on two CPU cores. `faces` is the paper's recipe: an 80-layer network on
-aligned faces of its two datasets, each a list of `<file name> <class>`, and any unlabelled ones.
+On built-in faces: two datasets whose teams err in opposite ways, and faces that nobody annotated; a
+few minutes on two CPU cores. `faces` is the paper's recipe: an 80-layer network on aligned faces of
+its two datasets, each a list of `<file name> <class>`, and any unlabelled ones.
 """
 
 from ml_collections import ConfigDict

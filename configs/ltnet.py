@@ -3,7 +3,7 @@
     python -m ferjax.main --config=configs/ltnet.py --workdir=runs/ltnet
     python -m ferjax.main --config=configs/ltnet.py:cifar10 --config.data.dir=FOLDER --workdir=DIR
 
-On built-in faces: two datasets, each annotated by its own team, with mistakes of its own; minutes
+On built-in faces: two datasets, each annotated by its own team, who err in opposite ways; minutes
 on two CPU cores. On CIFAR-10: the paper's Table 1, with controls; as `cifar10_small` 10,000
 pictures and 2,500 steps. On FERPlus: FER2013's own labels and a fifth of FERPlus's, `:ferplus` or
 `:ferplus_small` with `--config.data.dir=FOLDER`. People's labels of CIFAR-10: `:cifar10n`,
@@ -54,7 +54,7 @@ def base(dataset: str) -> ConfigDict:
 
 
 def two_teams() -> dict[str, ConfigDict]:
-    """Two datasets of built-in faces, each annotated by its own team, with mistakes of its own."""
+    """Two datasets of built-in faces, each annotated by its own team, who err in opposite ways."""
     sets = {}
     for place, (name, mistakes) in enumerate(TEAMS.items()):
         sets[name] = datasets.synthetic(start=10_000_000 * place, train_size=2000, test_size=1000)

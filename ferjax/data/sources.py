@@ -222,9 +222,8 @@ def _walk(folder: str, prefix: str) -> Iterator[str]:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                if _leads_back(entry):
-                    continue
-                yield from _walk(entry.path, f"{prefix}{entry.name}/")
+                if not _leads_back(entry):
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/")
             elif entry.name.lower().endswith(ENDINGS):
                 yield _text(f"{prefix}{entry.name}")
 

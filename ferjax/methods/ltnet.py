@@ -234,13 +234,14 @@ def _given(matrices: Any, count: int, classes: int) -> Float[np.ndarray, "coders
 
 def _check_possible(given: Float[np.ndarray, "coders classes classes"], info: Info) -> None:
     """Whether coders said nothing that their matrices rule out: that teaches nothing."""
-    for c, name in enumerate(info.coders):
-        never = np.flatnonzero((given[c % len(given)] == 0).all(axis=0))
-        said = np.intersect1d(never, info.labels["annotations"][:, c])
-        if len(said):
+    annotations = info.labels["annotations"].T
+    matrices = np.broadcast_to(given, (len(info.coders), *given.shape[1:]))
+    for name, said, matrix in zip(info.coders, annotations, matrices, strict=True):
+        impossible = np.intersect1d(said, np.flatnonzero((matrix == 0).all(axis=0)))
+        if len(impossible):
             raise UserError(
                 f"transition.matrices: {name}'s has nothing but zeros in the column of "
-                f"{info.classes[said[0]]}, which {name} did say"
+                f"{info.classes[impossible[0]]}, which {name} did say"
             )
 
 
