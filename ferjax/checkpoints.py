@@ -95,6 +95,28 @@ class Checkpoints:
         leaves = newest[1] if newest else self._read(step)
         return _state(template, leaves, self._folder / str(step))
 
+    def restore_parts(self, *parts: str) -> tuple[int, dict[str, Any]] | None:
+        """Restores named parts of the newest checkpoint that can be read, whatever else it holds.
+
+        Needs no template, so that a finished model can be loaded without what it was trained with.
+
+        Args:
+          *parts: names of attributes of the state.
+
+        Returns:
+          The step, and each part as nested dicts of arrays ({} for an empty one); None if there is
+          no checkpoint.
+
+        Raises:
+          UserError: if none can be read.
+        """
+        newest = self._newest_readable()
+        if newest is None:
+            return None
+        step, leaves = newest
+        tree = traverse_util.unflatten_dict(leaves, sep="/")
+        return step, {part: tree.get(part, {}) for part in parts}
+
     def latest_step(self) -> int | None:
         """The step of the newest checkpoint."""
         return self._manager.latest_step()

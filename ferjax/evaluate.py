@@ -1,6 +1,6 @@
-"""Predicts any split with any method, every face exactly once, and measures what came out."""
+"""Predicts any split with any model, every face exactly once, and measures each head."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,23 +10,33 @@ from jaxtyping import Bool, Float
 from ferjax import metrics, parallel
 from ferjax.data.pipeline import evaluation_batches
 from ferjax.data.record import Split
-from ferjax.methods.method import MULTI_TARGET_SHARE, Method, State
+from ferjax.data.targets import allowed_classes
+from ferjax.nn.networks import Head, Weights
 from ferjax.parallel import Devices
 
 Predictions = dict[str, Float[np.ndarray, "faces _"]]
 
+SCORES = {"class": "accuracy", "va": "ccc"}
+"""The measure that a head of each kind is judged by: the larger, the better."""
+
 
 class Sweeper:
-    """A method's `predict`, compiled once and run over whole splits."""
+    """A model's `predict`, compiled once and run over whole splits."""
 
-    def __init__(self, method: Method, devices: Devices, batch_size: int, workers: int = 0):
-        self._predict: Callable = parallel.compile_predict(devices, method.predict)
+    def __init__(
+        self,
+        predict: Callable[[Weights, jax.Array], dict[str, jax.Array]],
+        devices: Devices,
+        batch_size: int,
+        workers: int = 0,
+    ):
+        self._predict: Callable = parallel.compile_predict(devices, predict)
         self._devices = devices
         self._batch_size = batch_size
         self._workers = workers
 
-    def __call__(self, state: State, split: Split) -> Predictions:
-        """Each head's predictions for every face of the split, in row order."""
+    def __call__(self, weights: Weights, split: Split) -> Predictions:
+        """Returns each head's predictions for every face of the split, in row order."""
         process = (jax.process_index(), jax.process_count())
         parts: list[Predictions] = []
         running = None  # one batch behind, so that the devices needn't wait for the host
@@ -35,7 +45,7 @@ class Sweeper:
         ) as batches:
             for batch in batches:
                 images = parallel.shard(self._devices, batch["image"], for_step=False)
-                running, finished = self._predict(state, images), running
+                running, finished = self._predict(weights, images), running
                 if finished is not None:
                     parts.append(parallel.gather_outputs(self._devices, finished))
         parts.append(parallel.gather_outputs(self._devices, running))
@@ -46,25 +56,52 @@ class Sweeper:
 def right_classes(
     split: Split, classes: int, multi_target: bool
 ) -> Bool[np.ndarray, "faces classes"]:
-    """Which classes count as right: the truth, or every class with over 30 % of the votes."""
+    """Returns which classes count as right: the truth, or all with over 30 % of the votes."""
     if multi_target:
-        votes = split.labels["votes"]
-        return votes > MULTI_TARGET_SHARE * votes.sum(axis=1, keepdims=True)
+        return allowed_classes(split.labels["votes"])
     return split.truth[:, None] == np.arange(classes)
 
 
 def measure(
-    method: Method, predictions: Predictions, split: Split, right: Bool[np.ndarray, "faces classes"]
+    heads: Sequence[Head],
+    predictions: Predictions,
+    split: Split,
+    right: Bool[np.ndarray, "faces classes"],
 ) -> dict[str, Any]:
-    """Accuracy of each head, and of the main head also UAR, macro F1 and the confusion counts."""
-    classes = right.shape[1]
-    values: dict[str, Any] = {}
-    for head, _ in method.heads:
-        values[f"{head}/accuracy"] = metrics.accuracy(predictions[head].argmax(axis=1), right)
-    main = method.heads[0][0]
-    confusion = metrics.confusion_matrix(split.truth, predictions[main].argmax(axis=1), classes)
-    return values | {
-        "accuracy": values[f"{main}/accuracy"],
+    """Measures every head, and the main one by all measures of its kind.
+
+    Args:
+      heads: of the model, the main one first.
+      predictions: of all faces of the split.
+      split: its truth is what is measured against.
+      right: which classes count as right for each face.
+
+    Returns:
+      `<head>/accuracy` of heads of classes, `<head>/ccc` of heads of valence and arousal; and
+      without a prefix all measures of the main head, `accuracy`, `uar`, `macro_f1`, `confusion` or
+      those of `metrics.affect`.
+    """
+    measures = [_measures(head.kind, predictions[head.name], split, right) for head in heads]
+    scores = {
+        f"{head.name}/{SCORES[head.kind]}": values[SCORES[head.kind]]
+        for head, values in zip(heads, measures, strict=True)
+    }
+    others = [values for head, values in zip(heads, measures, strict=True) if head.kind == "va"]
+    return scores | (others[0] if others else {}) | measures[0]
+
+
+def _measures(
+    kind: str,
+    predicted: Float[np.ndarray, "faces _"],
+    split: Split,
+    right: Bool[np.ndarray, "faces classes"],
+) -> dict[str, Any]:
+    if kind == "va":
+        return metrics.affect(predicted, split.truth_va)
+    best = predicted.argmax(axis=1)
+    confusion = metrics.confusion_matrix(split.truth, best, right.shape[1])
+    return {
+        "accuracy": metrics.accuracy(best, right),
         "uar": metrics.uar(confusion),
         "macro_f1": metrics.macro_f1(confusion),
         "confusion": confusion.tolist(),

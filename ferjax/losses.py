@@ -1,8 +1,13 @@
-"""Losses with one value a face; reduction, masking and weighting happen in the training step."""
+"""Losses with one value a face; reduction, masking and weighting happen in the training step.
+
+The concordance correlation is a statistic of the whole batch and is the exception.
+"""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from ferjax import parallel
 
 
 def cross_entropy(
@@ -42,3 +47,32 @@ def disagreement(logits: Float[Array, "networks *batch classes"]) -> Float[Array
     networks = logits.shape[0]
     gap = networks * log_probs - jnp.sum(log_probs, axis=0, keepdims=True)
     return jnp.sum(jnp.exp(log_probs) * gap, axis=(0, -1))
+
+
+def concordance(
+    predicted: Float[Array, "batch values"],
+    target: Float[Array, "batch values"],
+    weights: Float[Array, " batch"],
+    axis_name: str | None,
+) -> Float[Array, " values"]:
+    """Lin's concordance correlation coefficient over the global batch, in [-1, 1] for each value.
+
+    2·cov / (var_p + var_t + (mean_p − mean_t)²). Finite, with a finite gradient, for any batch: 0
+    where there is at most one face and it is predicted right, or none. Source: L. Lin, "A
+    concordance correlation coefficient to evaluate reproducibility", Biometrics 1989.
+
+    Args:
+      predicted: numbers of each face, such as valence and arousal.
+      target: the true ones; finite also where the weight is 0.
+      weights: of the faces, 0 for those that don't count.
+      axis_name: pmap's axis, or None under jit.
+    """
+
+    def mean(values: Array) -> Array:
+        share = parallel.mean_over_faces(values.swapaxes(0, 1), weights, axis_name)[0]
+        return parallel.sum(share, axis_name)
+
+    mean_p, mean_t = mean(predicted), mean(target)
+    off_p, off_t = predicted - mean_p[None], target - mean_t[None]
+    apart = mean(off_p**2) + mean(off_t**2) + (mean_p - mean_t) ** 2
+    return 2 * mean(off_p * off_t) / jnp.maximum(apart, 1e-8)

@@ -1,4 +1,4 @@
-"""Measures of classification from exact counts."""
+"""Measures of classification, from exact counts, and of valence and arousal."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -44,3 +44,39 @@ def macro_f1(confusion: Int[np.ndarray, "classes classes"]) -> float:
     seen = confusion.sum(axis=0) + confusion.sum(axis=1)
     f1 = 2 * hits[seen > 0] / seen[seen > 0]
     return float(f1.mean()) if f1.size else 0.0
+
+
+def affect(
+    predicted: Float[np.ndarray, "faces 2"], truth: Float[np.ndarray, "faces 2"]
+) -> dict[str, float]:
+    """Measures valence and arousal against the truth; faces of unknown truth (nan) are left out.
+
+    Returns:
+      `ccc`, the mean of `ccc_valence` and `ccc_arousal`, Lin's concordance correlation in [-1, 1];
+      `mse` and `rmse`, over both; `sign_agreement`, the share of numbers of the same sign. Zeros if
+      no truth is known.
+    """
+    known = np.isfinite(truth).all(axis=1)
+    predicted, truth = predicted[known].astype(np.float64), truth[known].astype(np.float64)
+    if not len(truth):
+        names = ("ccc", "ccc_valence", "ccc_arousal", "mse", "rmse", "sign_agreement")
+        return dict.fromkeys(names, 0.0)
+    ccc = concordance(predicted, truth)
+    mse = float(np.mean((predicted - truth) ** 2))
+    return {
+        "ccc": float(ccc.mean()),
+        "ccc_valence": float(ccc[0]),
+        "ccc_arousal": float(ccc[1]),
+        "mse": mse,
+        "rmse": mse**0.5,
+        "sign_agreement": float(np.mean(np.sign(predicted) == np.sign(truth))),
+    }
+
+
+def concordance(
+    predicted: Float[np.ndarray, "faces values"], truth: Float[np.ndarray, "faces values"]
+) -> Float[np.ndarray, " values"]:
+    """Returns Lin's concordance correlation coefficient of each column; 0 where nothing varies."""
+    covariance = np.mean((predicted - predicted.mean(0)) * (truth - truth.mean(0)), axis=0)
+    apart = predicted.var(0) + truth.var(0) + (predicted.mean(0) - truth.mean(0)) ** 2
+    return np.divide(2 * covariance, apart, out=np.zeros_like(apart), where=apart > 0)

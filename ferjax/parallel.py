@@ -92,10 +92,16 @@ def shard(devices: Devices, batch: Tree, *, for_step: bool = True) -> Tree:
 
 
 def replicate(devices: Devices, tree: Tree) -> Tree:
-    """Host arrays, alike on every process → replicated device arrays."""
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(devices.replicated, np.asarray(x)), tree
-    )
+    """Puts arrays, alike on every process, on all devices; those that are there stay."""
+
+    def put(x: Any) -> jax.Array:
+        if isinstance(x, jax.Array):
+            if x.sharding == devices.replicated:
+                return x
+            x = x.addressable_data(0)
+        return jax.make_array_from_process_local_data(devices.replicated, np.asarray(x))
+
+    return jax.tree.map(put, tree)
 
 
 def to_host(tree: Tree) -> Tree:
@@ -153,6 +159,14 @@ def mean(x: Tree, axis_name: str | None) -> Tree:
 def gather(x: Tree, axis_name: str | None) -> Tree:
     """The global batch under pmap (rows joined in device order), identity under jit."""
     return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
+
+
+def share(x: Tree, axis_name: str | None) -> Tree:
+    """This device's share of a value that all devices hold alike: shares add up to it (`sum`)."""
+    if axis_name is None:
+        return x
+    devices = jax.lax.axis_size(axis_name)
+    return jax.tree.map(lambda leaf: leaf / devices, x)
 
 
 def mean_over_faces(

@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -13,6 +14,9 @@ from ferjax.errors import UserError
 from ferjax.methods.method import Metrics
 from ferjax.writers import MetricsFile
 
+MOST_WEIGHTS = 2
+"""Weights of the method that the bar shows beside the loss."""
+
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {remaining} left{postfix}"
 
 
@@ -22,6 +26,7 @@ class Progress:
     Args:
       stage: name of the stage.
       metrics: where lines go.
+      kinds: of the metrics, see `methods.method`.
       start: finished steps.
       total_steps: of the stage.
       steps_per_epoch: of the stage.
@@ -33,6 +38,7 @@ class Progress:
         self,
         stage: str,
         metrics: MetricsFile,
+        kinds: Mapping[str, str],
         *,
         start: int,
         total_steps: int,
@@ -40,7 +46,7 @@ class Progress:
         batch_size: int,
         spent: float,
     ):
-        self._stage, self._metrics = stage, metrics
+        self._stage, self._metrics, self._kinds = stage, metrics, kinds
         self._steps_per_epoch, self._batch_size = steps_per_epoch, batch_size
         self._pending: tuple[int, Metrics] | None = None
         self._window: list[dict[str, float]] = []
@@ -104,9 +110,9 @@ class Progress:
             data_wait=self._waited / seconds,
             seconds=self.seconds(),
         )
-        shown = {"loss": f"{means['loss']:.3f}"}
-        if "lambda" in means:
-            shown["λ"] = f"{means['lambda']:.2f}"
+        weights = [name for name in means if self._kinds[name] == "weight"][:MOST_WEIGHTS]
+        shown = {name: f"{means[name]:.2f}" for name in weights}
+        shown = {"loss": f"{means['loss']:.3f}"} | shown
         self._bar.set_postfix(shown | {"images/s": f"{speed:.0f}"}, refresh=False)
         self.restart()
 

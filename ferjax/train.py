@@ -9,17 +9,19 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Float, Int32
 from ml_collections import ConfigDict
 
 from ferjax import evaluate, parallel, preemption
 from ferjax.checkpoints import Checkpoints
-from ferjax.data import crowd
+from ferjax.data import epochs, targets
+from ferjax.data.epochs import Epoch
 from ferjax.data.pipeline import Batches, check_batch, train_batches
-from ferjax.data.record import UNKNOWN, Dataset
+from ferjax.data.record import UNKNOWN, Dataset, Split
 from ferjax.errors import UserError
 from ferjax.methods import METHODS
-from ferjax.methods.method import Info, Method, State, check_label
+from ferjax.methods.method import Info, Method, Prediction, State
+from ferjax.nn.networks import network
 from ferjax.parallel import Devices
 from ferjax.progress import Progress
 from ferjax.writers import MetricsFile
@@ -31,14 +33,19 @@ class Training(NamedTuple):
     Attributes:
       name: of the stage, as it appears in metrics.
       config: the stage's recipe joined with the run's shared parts.
-      dataset: what to learn from and to evaluate on.
-      rows: places of its training faces among those of the run's dataset.
+      dataset: what to learn from and to evaluate on; a split `pool` holds the unlabelled faces that
+        the method may draw from.
+      faces: training faces, then the pool's, with all labels that the method may see.
+      rows: of the faces in the training split of the run's dataset.
+      given: [N] the one class that stands for what each training face is trained on, or -1.
+      epoch: what each epoch draws from, unless the method says so itself.
       folder: of the stage.
       metrics: the run's `metrics.jsonl`.
       devices: where to compute.
       method: the stage's method.
-      sweep: the method's predictions over whole splits.
-      steps_per_epoch: `config.epoch_steps`, or ⌊training faces / batch size⌋.
+      prediction: how its model predicts.
+      sweeper: `prediction`, run over whole splits.
+      steps_per_epoch: `config.epoch_steps`, or ⌊rows of an epoch / batch size⌋.
       total_steps: of the stage.
       eval_every: steps from one evaluation to the next.
       save_every: steps from one checkpoint to the next.
@@ -47,33 +54,49 @@ class Training(NamedTuple):
     name: str
     config: ConfigDict
     dataset: Dataset
+    faces: Split
     rows: Int32[np.ndarray, " rows"]
+    given: Int32[np.ndarray, " faces"]
+    epoch: Epoch
     folder: Path
     metrics: MetricsFile
     devices: Devices
     method: Method
-    sweep: evaluate.Sweeper
+    prediction: Prediction
+    sweeper: evaluate.Sweeper
     steps_per_epoch: int
     total_steps: int
     eval_every: int
     save_every: int
 
     def checkpoints(self) -> Checkpoints:
-        """The stage's last checkpoints; close them."""
+        """Opens the stage's last checkpoints; close them."""
         return Checkpoints(self.folder / "checkpoints", self.config.loop.keep)
 
     def lines(self, split: str | None = None) -> list[dict[str, Any]]:
-        """What the stage has written to `metrics.jsonl`, about one split or all."""
+        """Returns what the stage has written to `metrics.jsonl`, about one split or all."""
         lines = self.metrics.read()
         return [x for x in lines if x["stage"] == self.name and split in (None, x["split"])]
 
-    def initial_state(self, inputs: dict[str, State]) -> State:
-        """The state at step 0, on the host."""
+    def initial_state(self, inputs: dict[str, Any]) -> State:
+        """Returns the state at step 0, on the host."""
         return jax.device_get(jax.jit(self.method.init)(jax.random.key(self.config.seed), inputs))
 
-    def sweep_training_faces(self, state: State) -> Callable[[], evaluate.Predictions]:
-        """What gives a state's predictions of all training faces, in row order."""
-        return partial(self.sweep, state, self.dataset.train)
+    def sweep(self, state: State, split: str) -> evaluate.Predictions:
+        """Predicts all faces of a split in row order, by a state on the devices.
+
+        Raises:
+          UserError: if the dataset has no such split.
+        """
+        if split not in self.dataset.splits:
+            raise UserError(f"{self.name}: {self.config.method} needs faces of the split {split}")
+        return self.sweeper(state.weights, self.dataset.splits[split])
+
+    def next_rows(self, state: State, step: int) -> Int32[np.ndarray, " rows"]:
+        """Returns the rows that the epoch of a step draws from."""
+        if self.method.rows is not None:
+            return self.method.rows(state)
+        return self.epoch.rows(step // self.steps_per_epoch)
 
 
 def prepare(
@@ -83,8 +106,18 @@ def prepare(
     folder: Path,
     metrics: MetricsFile,
     devices: Devices,
+    posteriors: Float[np.ndarray, "rows classes"] | None = None,
 ) -> Training:
     """Checks a stage's config against its data and devices, and makes its method.
+
+    Args:
+      name: of the stage.
+      config: its recipe joined with the run's shared parts.
+      dataset: of the run.
+      folder: of the stage.
+      metrics: of the run.
+      devices: where to compute.
+      posteriors: of truth inference, one row for each training face of the run.
 
     Raises:
       UserError: if the batch doesn't divide by the devices or exceeds the faces, or the recipe has
@@ -94,60 +127,62 @@ def prepare(
     check_batch("loop.eval_batch_size", config.loop.eval_batch_size, devices.total)
     if config.method not in METHODS:
         raise UserError(f"{name}: method {config.method!r} is none of {', '.join(METHODS)}")
-    try:
-        dataset, rows = learnt_from(dataset, config)
-    except UserError as error:
-        raise UserError(f"{name}: {error}") from None
-    faces = len(dataset.train.images)
-    if config.batch_size > faces:
-        raise UserError(
-            f"{name}: batch_size {config.batch_size} exceeds the {faces} training faces"
-        )
     if config.epoch_steps < 0:
         raise UserError(f"{name}: epoch_steps must be at least 0, not {config.epoch_steps}")
-    steps_per_epoch = config.epoch_steps or faces // config.batch_size
-    total_steps = duration(config, steps_per_epoch, where=f"{name}: ")
-    info = Info(
-        classes=dataset.classes,
-        coders=dataset.coders,
-        image_shape=dataset.image_shape,
-        label=dataset.label,
-        labels=dataset.train.labels,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total_steps,
-        sets=dataset.sets,
-    )
-    check_label(info)
-    method = METHODS[config.method](config, info)
-    sweep = evaluate.Sweeper(method, devices, config.loop.eval_batch_size, config.loop.workers)
+    entry = METHODS[config.method]
+    try:
+        selected = select_training_data(dataset, config, posteriors)
+        info, epoch, steps_per_epoch = _info(selected, config)
+        method = entry.make(config, info)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    model = network(config.model, len(info.classes), info.image_shape)
+    prediction = entry.prediction(config, model, info.coders)
     return Training(
         name=name,
         config=config,
-        dataset=dataset,
-        rows=rows,
+        dataset=selected.dataset,
+        faces=selected.faces,
+        rows=selected.rows,
+        given=selected.given,
+        epoch=epoch,
         folder=folder,
         metrics=metrics,
         devices=devices,
         method=method,
-        sweep=sweep,
+        prediction=prediction,
+        sweeper=evaluate.Sweeper(
+            prediction.predict, devices, config.loop.eval_batch_size, config.loop.workers
+        ),
         steps_per_epoch=steps_per_epoch,
-        total_steps=total_steps,
+        total_steps=info.total_steps,
         eval_every=duration(config.loop, steps_per_epoch, "eval_", where="loop."),
         save_every=duration(config.loop, steps_per_epoch, "save_", where="loop."),
     )
 
 
-def learnt_from(dataset: Dataset, config: ConfigDict) -> tuple[Dataset, Int32[np.ndarray, " rows"]]:
-    """What a stage trains on: of its sets, by its coders, with its label.
+class Selected(NamedTuple):
+    """What a stage learns from; see `Training` for the fields."""
 
-    Without faces that none of its coders annotated, unless the recipe wants these.
+    dataset: Dataset
+    faces: Split
+    rows: Int32[np.ndarray, " rows"]
+    given: Int32[np.ndarray, " faces"]
 
-    Returns:
-      The dataset, and the places of its training faces among those of the run, ascending.
+
+def select_training_data(
+    dataset: Dataset,
+    config: ConfigDict,
+    posteriors: Float[np.ndarray, "rows classes"] | None = None,
+) -> Selected:
+    """Selects what a stage trains on: faces of its sets, annotations of its coders, its label.
+
+    Faces that none of its coders annotated are left out, unless the recipe keeps them among the
+    training faces (`unlabelled`) or as a pool for the method to draw from (`pool`).
 
     Raises:
-      UserError: for a set or coder that there is not, no annotated face, or labels that truth
-        inference cannot make.
+      UserError: for a set or coder that there is not, no annotated face, or a label that the data
+        lack.
     """
     unknown = set(config.sets) - set(dataset.sets)
     if unknown:
@@ -158,25 +193,70 @@ def learnt_from(dataset: Dataset, config: ConfigDict) -> tuple[Dataset, Int32[np
     wanted = np.ones(len(dataset.train.images), bool)
     if config.sets:
         wanted &= np.isin(labels["set"], [dataset.sets.index(name) for name in config.sets])
-    if not config.unlabelled:
-        wanted &= (labels["annotations"] != UNKNOWN).any(axis=1)
-    rows = np.flatnonzero(wanted).astype(np.int32)
-    if not len(rows):
+    annotated = (labels["annotations"] != UNKNOWN).any(axis=1)
+    train = np.flatnonzero(wanted & (annotated | config.unlabelled))
+    pool = np.flatnonzero(wanted & ~annotated) if config.pool else np.empty(0, np.int64)
+    if not len(train):
         raise UserError(f"no training face was annotated by {', '.join(dataset.coders)}")
-    if not wanted.all():
-        dataset = dataset._replace(train=dataset.train.take(rows))
-    if dataset.label == "inferred":
-        how = config.inference
-        dataset = crowd.infer(dataset, start=how.start, soft=how.soft, seed=config.seed)
-    return dataset, rows
+    rows = np.concatenate([train, pool]).astype(np.int32)
+    faces = dataset.train if len(rows) == len(wanted) and not len(pool) else dataset.train.take(rows)
+    trained_on = targets.targets(
+        faces,
+        dataset.label,
+        coders=dataset.coders,
+        classes=len(dataset.classes),
+        seed=config.seed,
+        posteriors=None if posteriors is None else posteriors[rows],
+    )
+    va = targets.valence_arousal(faces.labels["va"])
+    known = {"va_target": va} if np.isfinite(va).any() else {}
+    faces = faces._replace(labels=faces.labels | {"target": trained_on.probs} | known)
+    parts = {"train": faces}
+    if len(pool):
+        count = np.arange(len(rows), dtype=np.int32)
+        parts = {"train": faces.take(count[: len(train)]), "pool": faces.take(count[len(train) :])}
+    return Selected(
+        dataset._replace(splits=dataset.splits | parts), faces, rows, trained_on.given[: len(train)]
+    )
 
 
-def train(training: Training, inputs: dict[str, State]) -> State:
+def _info(selected: Selected, config: ConfigDict) -> tuple[Info, Epoch, int]:
+    """What the method may know, what an epoch draws from, and its steps."""
+    dataset = selected.dataset
+    count = len(dataset.train.images)
+    if config.balanced and config.set_weights:
+        raise UserError("balanced and set_weights exclude each other")
+    if config.balanced:
+        epoch = epochs.balanced(selected.given, len(dataset.classes), config.seed)
+    elif config.set_weights:
+        sets = dataset.train.labels.get("set", np.zeros(count, np.int32))
+        epoch = epochs.in_proportion(sets, config.set_weights, dataset.sets, config.seed)
+    else:
+        epoch = epochs.every_face(count)
+    if config.batch_size > epoch.size:
+        raise UserError(f"batch_size {config.batch_size} exceeds the {epoch.size} training faces")
+    steps_per_epoch = config.epoch_steps or epoch.size // config.batch_size
+    info = Info(
+        classes=dataset.classes,
+        coders=dataset.coders,
+        image_shape=dataset.image_shape,
+        label=dataset.label,
+        labels=selected.faces.labels,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=duration(config, steps_per_epoch),
+        sets=dataset.sets,
+        faces=count,
+        pool=len(selected.rows) - count,
+    )
+    return info, epoch, steps_per_epoch
+
+
+def train(training: Training, inputs: dict[str, Any]) -> State:
     """Trains to the end, from the newest checkpoint if there is one.
 
     Args:
       training: what to train.
-      inputs: final states of the stages before, by name.
+      inputs: outputs of other stages, by the names that the method knows.
 
     Returns:
       The final state, on the devices.
@@ -192,7 +272,7 @@ def train(training: Training, inputs: dict[str, State]) -> State:
         fresh = training.initial_state(inputs)
         state = checkpoints.restore(fresh) or _begin(training, fresh)
         step = int(state.step)
-        training.metrics.forget(training.name, after_step=step)
+        training.metrics.forget(training.name, after_step=step, after_epoch=int(state.epoch))
         state = parallel.replicate(training.devices, state)
         with (
             closing(_progress(training, step)) as progress,
@@ -216,8 +296,8 @@ def train(training: Training, inputs: dict[str, State]) -> State:
                     good = checkpoints.latest() or "none yet"
                     raise UserError(f"{error}; last good checkpoint: {good}") from None
                 if evaluates:
-                    accuracy = _evaluate(training, state, step, progress.seconds)
-                    best.offer(state, accuracy.get("validation"))
+                    scores = _evaluate(training, state, step, progress.seconds)
+                    best.offer(state, scores.get("validation"))
                 if saves:
                     checkpoints.save(state)
                 if evaluates or saves:
@@ -227,8 +307,8 @@ def train(training: Training, inputs: dict[str, State]) -> State:
     return state
 
 
-def restore_finished(training: Training, inputs: dict[str, State]) -> State:
-    """The final state, on the host, of a stage that was trained before.
+def restore_finished(training: Training, inputs: dict[str, Any]) -> State:
+    """Restores the final state, on the host, of a stage that was trained before.
 
     Raises:
       UserError: if its last checkpoint is gone.
@@ -267,12 +347,12 @@ class _Feed:
         start = time.perf_counter()
         training = self._training
         if not self.begun or step % training.steps_per_epoch == 0:
-            rows = training.method.rows(state)
+            rows = training.next_rows(state, step)
             if not self.begun or not np.array_equal(rows, self._rows):
                 self.close()
                 self._rows = rows
                 self._batches = train_batches(
-                    training.dataset.train,
+                    training.faces,
                     rows,
                     seed=training.config.seed,
                     batch_size=training.config.batch_size,
@@ -304,13 +384,14 @@ class _Best:
             return
         self._checkpoints = Checkpoints(training.folder / "best", keep=1)
         kept = self._checkpoints.latest_step()  # not the best line: a kill may have come between
+        score = evaluate.SCORES[training.prediction.heads[0].kind]
         measured = training.lines("validation")
-        self._accuracy = max((x["accuracy"] for x in measured if x["step"] == kept), default=-1.0)
+        self._score = max((x[score] for x in measured if x["step"] == kept), default=-np.inf)
 
-    def offer(self, state: State, accuracy: float | None) -> None:
-        """Saves a state that is better than all before it; `accuracy` on the validation split."""
-        if self._checkpoints is not None and accuracy is not None and accuracy > self._accuracy:
-            self._accuracy = accuracy
+    def offer(self, state: State, score: float | None) -> None:
+        """Saves a state whose score on the validation split is better than all before it."""
+        if self._checkpoints is not None and score is not None and score > self._score:
+            self._score = score
             self._checkpoints.save(state)
 
     def close(self) -> None:
@@ -323,6 +404,7 @@ def _progress(training: Training, start: int) -> Progress:
     return Progress(
         training.name,
         training.metrics,
+        training.method.metrics,
         start=start,
         total_steps=training.total_steps,
         steps_per_epoch=training.steps_per_epoch,
@@ -336,7 +418,7 @@ def _begin(training: Training, state: State) -> State:
     if training.method.begin is None:
         return state
     on_devices = parallel.replicate(training.devices, state)
-    return training.method.begin(state, training.sweep_training_faces(on_devices))
+    return training.method.begin(state, partial(training.sweep, on_devices))
 
 
 def _end_epochs(training: Training, state: State, step: int) -> State:
@@ -344,31 +426,40 @@ def _end_epochs(training: Training, state: State, step: int) -> State:
     if training.method.end_epoch is None:
         return state
     while int(state.epoch) < step // training.steps_per_epoch:
-        state = training.method.end_epoch(state, training.sweep_training_faces(state))
-        state = state.replace(epoch=state.epoch + 1)
+        state, metrics = training.method.end_epoch(state, partial(training.sweep, state))
+        state = parallel.replicate(training.devices, state.replace(epoch=state.epoch + 1))
+        training.metrics.write(
+            stage=training.name,
+            split="epoch",
+            step=step,
+            epoch=float(int(state.epoch)),
+            **{name: float(value) for name, value in metrics.items()},
+        )
     return state
 
 
 def _evaluate(
     training: Training, state: State, step: int, seconds: Callable[[], float]
 ) -> dict[str, float]:
-    """Writes the measures of the test and the validation split; returns each one's accuracy."""
-    dataset = training.dataset
-    multi_target = dataset.label == "multi_target"
-    accuracy = {}
-    for name, split in (("eval", dataset.test), ("validation", dataset.validation)):
-        if split is None:
-            continue
-        right = evaluate.right_classes(split, len(dataset.classes), multi_target)
-        measures = evaluate.measure(training.method, training.sweep(state, split), split, right)
-        epoch = step / training.steps_per_epoch
+    """Measures the test splits and the validation split; returns the main head's score of each."""
+    dataset, heads = training.dataset, training.prediction.heads
+    splits = {"eval" if name == "test" else f"eval/{name}": x for name, x in dataset.tests.items()}
+    if dataset.validation is not None:
+        splits["validation"] = dataset.validation
+    scores = {}
+    for name, split in splits.items():
+        right = evaluate.right_classes(
+            split, len(dataset.classes), dataset.label == "multi_target"
+        )
+        predictions = training.sweeper(state.weights, split)
+        measures = evaluate.measure(heads, predictions, split, right)
         training.metrics.write(
             stage=training.name,
             split=name,
             step=step,
-            epoch=epoch,
+            epoch=step / training.steps_per_epoch,
             **measures,
             seconds=seconds(),
         )
-        accuracy[name] = measures["accuracy"]
-    return accuracy
+        scores[name] = measures[evaluate.SCORES[heads[0].kind]]
+    return scores

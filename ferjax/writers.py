@@ -35,10 +35,22 @@ class MetricsFile:
         """Whether anything was written yet."""
         return self.path.exists() and self.path.stat().st_size > 0
 
-    def forget(self, stage: str, after_step: int) -> None:
-        """Drops a stage's lines of later steps, which a resumed run writes again."""
+    def forget(self, stage: str, after_step: int, after_epoch: int | None = None) -> None:
+        """Drops a stage's lines of later steps and epochs, which a resumed run writes again.
+
+        Args:
+          stage: its name.
+          after_step: the step that the run resumes at.
+          after_epoch: the last epoch whose end was worked on; lines of the split 'epoch' about
+            later ones are dropped.
+        """
+
+        def stays(line: dict[str, Any]) -> bool:
+            ended = after_epoch is None or line["split"] != "epoch" or line["epoch"] <= after_epoch
+            return line["stage"] != stage or (line["step"] <= after_step and ended)
+
         if jax.process_index() == 0 and self.begun():
-            kept = [x for x in self.read() if x["stage"] != stage or x["step"] <= after_step]
+            kept = [line for line in self.read() if stays(line)]
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
 

@@ -1,16 +1,40 @@
-"""The methods, by the name that a stage's `method` gives."""
+"""The methods, by the name that a recipe's `method` gives."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from ferjax.methods import cct, e2e_fc, ltnet, supervised
-from ferjax.methods.method import Info, Method
+from ferjax.methods import cct, co_teaching, e2e_fc, elr, ltnet, stack, supervised
+from ferjax.methods.method import Info, Method, Prediction
+from ferjax.nn.networks import Network
 
-METHODS: dict[str, Callable[[ConfigDict, Info], Method]] = {
-    "supervised": supervised.make,
-    "cct": cct.make_teachers,
-    "cct_student": cct.make_student,
-    "ltnet": ltnet.make,
-    "e2e_fc": e2e_fc.make,
+
+def all_needs(config: ConfigDict) -> tuple[str, ...]:
+    """Returns the inputs of most methods: all that the recipe names, but truth inference."""
+    return tuple(name for name in config.needs if name != "truth")
+
+
+class Entry(NamedTuple):
+    """What there is to know of a method.
+
+    Attributes:
+      make: (recipe, info) -> the method, ready to train.
+      prediction: (recipe, network, coders) -> how its finished model predicts.
+      inputs: recipe -> the names in `needs` whose outputs it takes.
+    """
+
+    make: Callable[[ConfigDict, Info], Method]
+    prediction: Callable[[ConfigDict, Network, tuple[str, ...]], Prediction] = stack.predict_one
+    inputs: Callable[[ConfigDict], tuple[str, ...]] = all_needs
+
+
+METHODS = {
+    "supervised": Entry(supervised.make),
+    "cct": Entry(cct.make_teachers, stack.predict_side_by_side),
+    "cct_student": Entry(cct.make_student),
+    "ltnet": Entry(ltnet.make, ltnet.prediction, ltnet.inputs),
+    "e2e_fc": Entry(e2e_fc.make, e2e_fc.prediction),
+    "co_teaching": Entry(co_teaching.make, stack.predict_side_by_side),
+    "elr": Entry(elr.make),
 }

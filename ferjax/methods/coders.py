@@ -1,8 +1,8 @@
-"""One network for the latent truth, and a layer that turns it into what each coder would say.
+"""One network for the latent truth, and a layer that turns it into each coder's annotation.
 
-What LTNet and the methods it is compared with have in common; they differ in the layer. Coders may
-be missing for a face. Prediction is the network's; the latent truth of a training face is its
-likeliest class, the face's annotations not used.
+What LTNet and the methods it is compared with have in common; they differ in the layer. A face may
+lack some coders' annotations. Prediction is the network's; the latent truth of a training face is
+its likeliest class, the face's annotations not used.
 """
 
 from collections.abc import Callable
@@ -12,16 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Int32, PRNGKeyArray
 from ml_collections import ConfigDict
 
 from ferjax import augment, parallel
+from ferjax.data.epochs import check_weights
 from ferjax.errors import UserError
-from ferjax.methods import method
-from ferjax.methods.method import Batch, Info, Method, Metrics, State
+from ferjax.methods import stack
+from ferjax.methods.method import Info, Method, Metrics, Prediction, View
+from ferjax.methods.stack import Loss
+from ferjax.nn.networks import CLASS, Head, Network, Weights, network
+from ferjax.optimizers import by_group
 
-Probs = Float[Array, "batch classes"]
-
+NETWORK = "network"
+"""Group of parameters that holds the network; the layer's group has the layer's name."""
 
 MOST_HEADS = 20
 """Of more coders than this it is neither predicted what each would say nor logged how right
@@ -32,141 +36,142 @@ class Layer(NamedTuple):
     """What stands between truth and annotations.
 
     Attributes:
-      name: of its parameters.
+      name: of its group of parameters.
       coders: names of those whom it tells apart.
-      init: key -> its parameters.
-      project: parameters -> those to begin a step with.
-      losses: (parameters, logits, annotations) -> [batch, coders] what each annotation costs, 0
-        where there is none (-1).
-      said: (parameters, probabilities) -> [batch, coders, classes] what each would say.
-      penalty: parameters -> what is added to the loss.
-      watched: parameters -> scalars for the metrics.
+      annotation_probs: (parameters, probabilities [batch, classes]) -> [batch, coders, classes]
+        how likely each coder gives each annotation.
     """
 
     name: str
     coders: tuple[str, ...]
-    init: Callable[[jax.Array], Any]
-    losses: Callable[[Any, jax.Array, jax.Array], Float[Array, "batch coders"]]
-    said: Callable[[Any, jax.Array], Float[Array, "batch coders classes"]]
-    project: Callable[[Any], Any] = lambda params: params
-    penalty: Callable[[Any], jax.Array] = lambda params: jnp.zeros(())
-    watched: Callable[[Any], Metrics] = lambda params: {}
+    annotation_probs: Callable[[Any, jax.Array], Float[Array, "batch coders classes"]]
 
 
 def make(
     config: ConfigDict,
     info: Info,
     layer: Layer,
-    networks: optax.GradientTransformation,
-    layers: optax.GradientTransformation,
+    *,
+    init: Callable[[PRNGKeyArray, dict[str, Any]], Any],
+    costs: Callable[[Any, Array, Array], Float[Array, "batch coders"]],
+    network_optimizer: optax.GradientTransformation,
+    layer_optimizer: optax.GradientTransformation,
+    project: Callable[[Any], Any] = lambda params: params,
+    penalty: Callable[[Any], jax.Array] = lambda params: jnp.zeros(()),
+    watched: Callable[[Any], Metrics] = lambda params: {},
+    watches: tuple[str, ...] = (),
+    by_coder: bool = False,
 ) -> Method:
-    """A network under a layer.
+    """Makes a network under a layer.
 
-    `config`: `coder_weights`, what an annotation of each coder counts, or () for ones. With the
-    stage `network` among its needs it starts from that stage's network. The heads are `truth`, and
-    `as_<coder>` for each coder of the layer, unless there are more than `MOST_HEADS`.
+    `config`: `coder_weights`, the weight of each coder's annotations, or () for ones. With the
+    stage `network` among its needs it starts from that stage's network.
 
     Args:
       config: of the stage.
       info: of the data.
       layer: what stands between truth and annotations.
-      networks: the network's optimiser.
-      layers: the layer's optimiser.
+      init: (key, inputs) -> the layer's parameters.
+      costs: (layer's parameters, logits, annotations) -> what each annotation costs, 0 for -1.
+      network_optimizer: of the network.
+      layer_optimizer: of the layer.
+      project: the layer's parameters -> those to begin a step with.
+      penalty: the layer's parameters -> a term of the loss.
+      watched: the layer's parameters -> numbers in [0, 1] to log.
+      watches: names of these numbers.
+      by_coder: sums, over coders, the weighted mean over each one's own annotations in the batch,
+        as LTNet's authors' program does; instead of averaging, over faces, the weighted sum over
+        their annotations (Eq. 6 of the paper).
 
     Raises:
-      UserError: for weights that don't suit the coders, a coder who annotated nothing, or one who
-        says a class that there is not.
+      UserError: for weights that don't suit the coders, a coder who annotated nothing, or one whose
+        annotation is no class.
     """
     _check(config, info)
-    transform = _each(network=networks, **{layer.name: layers})
+    model = network(config.model, len(info.classes), info.image_shape)
     coder_weights = jnp.asarray(_weights(config, info), jnp.float32)[None]
-    shown = layer.coders if len(layer.coders) <= MOST_HEADS else ()
-    heads = ("truth", *(f"as_{name}" for name in shown))
 
-    def init(key: jax.Array, inputs: dict[str, State]) -> State:
-        if "network" in inputs:
-            params, batch_stats = network_of(inputs["network"])
+    def start(key: PRNGKeyArray, inputs: dict[str, Any]) -> tuple[Weights, tuple[()]]:
+        if NETWORK in inputs:
+            weights = network_of(inputs[NETWORK].weights)
         else:
-            params, batch_stats = method.init_network(config, info, jax.random.fold_in(key, 0))
-        both = {"network": params, layer.name: layer.init(jax.random.fold_in(key, 1))}
-        return method.start_state(both, batch_stats, transform.init(both))
+            weights = model.init(jax.random.fold_in(key, 0))
+        layer_params = init(jax.random.fold_in(key, 1), inputs)
+        groups = {NETWORK: weights.params, layer.name: layer_params}
+        return Weights(groups, weights.collections), ()
 
-    def train_step(
-        state: State, batch: Batch, axis_name: str | None = None
-    ) -> tuple[State, Metrics]:
-        images = method.augmented(config, state, batch)
-        annotations = batch["annotations"]
-        said = (annotations >= 0).astype(jnp.float32)
-        labelled = jnp.max(said, axis=1)
-        before = layer.project(state.params[layer.name])
-        state = state.replace(params=state.params | {layer.name: before})
-
-        def loss_fn(params):
-            logits, batch_stats = method.train_logits(
-                config, info, axis_name, params["network"], state.batch_stats, images
-            )
-            each = layer.losses(params[layer.name], logits, annotations)
-            face = jnp.sum(each * coder_weights, axis=1)
-            face += layer.penalty(params[layer.name])  # once, in the mean
-            loss = parallel.mean_over_faces(face, labelled, axis_name)[0]
-            return loss, (logits, batch_stats)
-
-        (loss, (logits, batch_stats)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params
-        )
-        state = method.update(transform, state, gradient, batch_stats, axis_name)
+    def loss(outputs: dict[str, Any], view: View) -> Loss:
+        logits, params, annotations = outputs[CLASS], outputs[layer.name], view.batch["annotations"]
+        given = (annotations >= 0).astype(jnp.float32)
+        annotated = jnp.max(given, axis=1)
+        each = costs(params, logits, annotations) * coder_weights
+        if by_coder:
+            means = jax.vmap(view.mean, (1, 1))(each, given)
+            value = jnp.sum(means) + parallel.share(penalty(params), view.axis_name)
+        else:
+            value = view.mean(jnp.sum(each, axis=1) + penalty(params), annotated)
         agrees = (jnp.argmax(logits, axis=1)[:, None] == annotations).astype(jnp.float32)
-        share = jnp.sum(agrees * said, axis=1) / jnp.maximum(jnp.sum(said, axis=1), 1)
-        hits, _ = parallel.mean_over_faces(share, labelled, axis_name)
-        metrics = parallel.sum({"loss": loss, "accuracy": hits}, axis_name)
-        return state, metrics | layer.watched(before)
+        shares = jnp.sum(agrees * given, axis=1) / jnp.maximum(jnp.sum(given, axis=1), 1)
+        return Loss(value, {"accuracy": view.mean(shares, annotated)} | watched(params))
 
-    def predict(state: State, images: jax.Array) -> dict[str, jax.Array]:
+    def project_layer(params: dict[str, Any]) -> dict[str, Any]:
+        return params | {layer.name: project(params[layer.name])}
+
+    return stack.one_network(
+        config,
+        info,
+        loss,
+        metrics=dict.fromkeys(watches, "weight"),
+        start=start,
+        model=_with_layer(model, layer),
+        transform=by_group({NETWORK: network_optimizer, layer.name: layer_optimizer}),
+        project=project_layer,
+    )._replace(learnt=lambda state: {"coders": np.array(layer.coders)})
+
+
+def prediction(
+    config: ConfigDict, model: Network, layer: Layer, project: Callable[[Any], Any] = lambda x: x
+) -> Prediction:
+    """Returns how a network under a layer predicts: the truth, and each coder's annotation.
+
+    The heads are `truth` and, unless there are more than `MOST_HEADS` coders, `as_<coder>`.
+    """
+    shown = layer.coders if len(layer.coders) <= MOST_HEADS else ()
+    heads = tuple(Head(name, "class") for name in ("truth", *(f"as_{name}" for name in shown)))
+
+    def predict(weights: Weights, images: jax.Array) -> dict[str, jax.Array]:
         faces = augment.prepare(images, config.model.input)
-        logits = method.predict_logits(
-            config, info, state.params["network"], state.batch_stats, faces
-        )
-        probs = jax.nn.softmax(logits)
-        said = layer.said(layer.project(state.params[layer.name]), probs)
-        return {"truth": probs} | {head: said[:, c] for c, head in enumerate(heads[1:])}
+        outputs = model.predict(network_of(weights), faces)
+        probs = jax.nn.softmax(outputs[CLASS])
+        annotations = layer.annotation_probs(project(weights.params[layer.name]), probs)
+        each = {head.name: annotations[:, c] for c, head in enumerate(heads[1:])}
+        return {"truth": probs} | each
 
-    def learnt(state: State) -> dict[str, np.ndarray]:
-        return {"coders": np.array(layer.coders)}
-
-    rows = method.epoch_rows(config, info)
-    classes = tuple((name, "class") for name in heads)
-    return Method(init, train_step, classes, predict, rows, learnt=learnt)
+    return Prediction(heads, predict)
 
 
-def network_of(state: State) -> tuple[Any, Any]:
-    """(params, batch_stats) of the one network of a finished stage, with or without a layer."""
-    return state.params.get("network", state.params), state.batch_stats
+def network_of(weights: Weights) -> Weights:
+    """Returns the weights of the network alone, of a model with or without a layer."""
+    return weights._replace(params=weights.params.get(NETWORK, weights.params))
 
 
 def cost_of_annotations(
-    log_said: Float[Array, "batch coders classes"], annotations: Int32[Array, "batch coders"]
+    log_probs: Float[Array, "batch coders classes"], annotations: Int32[Array, "batch coders"]
 ) -> Float[Array, "batch coders"]:
-    """−log of the probability of what was said; 0 where nothing was (-1)."""
-    place = jnp.maximum(annotations, 0)[..., None]
-    cost = -jnp.take_along_axis(log_said, place, axis=2)[..., 0]
+    """Returns −log of the probability of each annotation; 0 where there is none (-1)."""
+    index = jnp.maximum(annotations, 0)[..., None]
+    cost = -jnp.take_along_axis(log_probs, index, axis=2)[..., 0]
     return jnp.where(annotations >= 0, cost, 0.0)
 
 
-def _each(**transforms: optax.GradientTransformation) -> optax.GradientTransformation:
-    """An optimiser for each of some groups of parameters."""
+def _with_layer(model: Network, layer: Layer) -> Network:
+    """The network, whose outputs in training hold the layer's parameters for the loss."""
 
-    def init(params):
-        return {name: transforms[name].init(params[name]) for name in transforms}
+    def train(weights: Weights, *view: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        outputs, collections = model.train(network_of(weights), *view)
+        return outputs | {layer.name: weights.params[layer.name]}, collections
 
-    def update(gradient, state, params):
-        done = {
-            name: transforms[name].update(gradient[name], state[name], params[name])
-            for name in transforms
-        }
-        moves, states = ({name: pair[k] for name, pair in done.items()} for k in (0, 1))
-        return moves, states
-
-    return optax.GradientTransformation(init, update)
+    return model._replace(train=train)
 
 
 def _check(config: ConfigDict, info: Info) -> None:
@@ -174,7 +179,7 @@ def _check(config: ConfigDict, info: Info) -> None:
     if annotations.max(initial=-1) >= len(info.classes):
         coder = int(np.argmax(annotations.max(axis=0)))
         raise UserError(
-            f"coder {info.coders[coder]} says class {annotations.max()}, but there are only "
+            f"coder {info.coders[coder]} gives class {annotations.max()}, but there are only "
             f"{len(info.classes)}"
         )
     silent = [name for c, name in enumerate(info.coders) if not (annotations[:, c] >= 0).any()]
@@ -184,4 +189,4 @@ def _check(config: ConfigDict, info: Info) -> None:
 
 def _weights(config: ConfigDict, info: Info) -> Float[np.ndarray, " coders"]:
     given = config.coder_weights or (1.0,) * len(info.coders)
-    return method.weights("coder_weights", given, "coders", info.coders)
+    return check_weights("coder_weights", given, "coders", info.coders)

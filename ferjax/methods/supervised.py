@@ -1,36 +1,60 @@
-"""Plain cross-entropy on one label a face: the baseline that every method is compared with."""
+"""One network on one target a face: the baseline that every method is compared with.
 
-import jax
+Cross-entropy on the given label for a class head; for a head of valence and arousal 1 − CCC over the
+global batch, or the mean squared error. With both heads the losses are added.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from ferjax import parallel
-from ferjax.methods import method
-from ferjax.methods.method import Batch, Info, Method, Metrics, State
-from ferjax.optimizers import optimizer
+from ferjax import losses, parallel
+from ferjax.errors import UserError
+from ferjax.methods import method, stack
+from ferjax.methods.method import Info, Method, View
+from ferjax.methods.stack import Loss
+from ferjax.nn.networks import CLASS, VA
+
+VA_LOSSES = ("ccc", "mse")
 
 
 def make(config: ConfigDict, info: Info) -> Method:
-    """One network, cross-entropy against `info.label`."""
-    transform = optimizer(config.optimizer, info.steps_per_epoch, info.total_steps)
-    loss_of = method.supervised_loss(info)
+    """Makes the method.
 
-    def init(key: jax.Array, inputs: dict[str, State]) -> State:
-        params, batch_stats = method.init_network(config, info, jax.random.fold_in(key, 0))
-        return method.start_state(params, batch_stats, transform.init(params))
+    `config`: `va_loss`, 'ccc' or 'mse', and `va_weight`, its factor, for a network with a head of
+    valence and arousal.
 
-    def train_step(
-        state: State, batch: Batch, axis_name: str | None = None
-    ) -> tuple[State, Metrics]:
-        images = method.augmented(config, state, batch)
-        target, labelled = method.targets(config, info, state, batch)
+    Raises:
+      UserError: for another loss, or where nobody gave the valence and arousal to learn from.
+    """
+    class_loss = method.class_loss(info.label)
+    learns_va = VA in config.model.heads
+    if learns_va:
+        method.check_choice("va_loss", config.va_loss, VA_LOSSES)
+        if "va_target" not in info.labels:
+            raise UserError("model.heads: no training face has valence and arousal to learn from")
 
-        def share_of_loss(logits: jax.Array) -> jax.Array:
-            return parallel.mean_over_faces(loss_of(logits, target), labelled, axis_name)[0]
+    def loss(outputs: dict[str, Array], view: View) -> Loss:
+        value, terms = jnp.zeros(()), {}
+        if CLASS in outputs:
+            value += view.mean(class_loss(outputs[CLASS], view.target))
+        if learns_va:
+            terms["va_loss"] = _va_loss(config.va_loss, outputs[VA], view)
+            value += config.va_weight * terms["va_loss"]
+        return Loss(value, terms)
 
-        return method.single_step(
-            config, info, transform, state, images, target, labelled, share_of_loss, axis_name
-        )
+    return stack.one_network(
+        config, info, loss, metrics={"va_loss": "loss"} if learns_va else None
+    )
 
-    predict = method.predict_single(config, info)
-    rows = method.epoch_rows(config, info)
-    return Method(init, train_step, (("network", "class"),), predict, rows)
+
+def _va_loss(kind: str, predicted: Float[Array, "batch 2"], view: View) -> Float[Array, ""]:
+    """This device's share of the loss over the faces whose valence and arousal are known."""
+    target = view.batch["va_target"]
+    known = jnp.isfinite(target).all(axis=1)
+    target = jnp.where(known[:, None], target, 0.0)
+    weights = known.astype(jnp.float32)
+    if kind == "mse":
+        return view.mean(jnp.mean((predicted - target) ** 2, axis=1), weights)
+    ccc = losses.concordance(predicted, target, weights, view.axis_name)
+    return parallel.share(1 - jnp.mean(ccc), view.axis_name)
