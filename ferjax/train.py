@@ -199,7 +199,9 @@ def select_training_data(
     if not len(train):
         raise UserError(f"no training face was annotated by {', '.join(dataset.coders)}")
     rows = np.concatenate([train, pool]).astype(np.int32)
-    faces = dataset.train if len(rows) == len(wanted) and not len(pool) else dataset.train.take(rows)
+    faces = (
+        dataset.train if len(rows) == len(wanted) and not len(pool) else dataset.train.take(rows)
+    )
     trained_on = targets.targets(
         faces,
         dataset.label,
@@ -448,9 +450,7 @@ def _evaluate(
         splits["validation"] = dataset.validation
     scores = {}
     for name, split in splits.items():
-        right = evaluate.right_classes(
-            split, len(dataset.classes), dataset.label == "multi_target"
-        )
+        right = evaluate.right_classes(split, len(dataset.classes), dataset.label == "multi_target")
         predictions = training.sweeper(state.weights, split)
         measures = evaluate.measure(heads, predictions, split, right)
         training.metrics.write(

@@ -177,7 +177,8 @@ def apply(dataset: Dataset, config: ml_collections.ConfigDict, label: str) -> Da
         f"{config.kind} noise: {len(changed) / labelled:.1%} of {labelled:,} training labels of "
         f"coder {dataset.coders[column]} changed"
     )
-    return dataset._replace(train=split._replace(labels=labels), notes=(*dataset.notes, note))
+    dataset = dataset._replace(notes=(*dataset.notes, note))
+    return dataset.with_split("train", split._replace(labels=labels))
 
 
 def _check_rate(rate: float) -> None:

@@ -4,7 +4,6 @@ Grain carries row numbers; a batch of them becomes faces in one map, so that a r
 nothing but its place in the shuffle. Labels are attached afterwards by row.
 """
 
-import dataclasses
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +14,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int, Int32
 
-from ferjax.data.record import ImageSource, Split, Subset, gather, read
-from ferjax.data.union import Concatenated
+from ferjax.data.record import Images, InMemory, Split
 from ferjax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -135,7 +133,7 @@ def evaluation_batches(
 
 
 def prediction_batches(
-    images: ImageSource,
+    images: Images,
     rows: Int32[np.ndarray, " rows"],
     *,
     batch_size: int,
@@ -167,7 +165,7 @@ def check_batch(field: str, size: int, devices: int) -> None:
 
 
 def cache(split: Split) -> Split:
-    """The same split with its faces decoded once, in one array in memory.
+    """Decodes the faces of a split once, into one array in memory.
 
     Pictures that may be damaged stay where they are: nobody may want the damaged ones.
 
@@ -175,85 +173,59 @@ def cache(split: Split) -> Split:
       split: faces all of one shape.
 
     Returns:
-      The split with `images` [N, H, W, C] uint8, or, of a union some of whose pictures may be
-      damaged, sources again.
+      The split with its `images` in memory, or as it is.
     """
-    images = _cached(split.images)
-    return split if images is split.images else split._replace(images=images)
-
-
-def _innermost(images: ImageSource) -> Iterator[ImageSource]:
-    """The sources that subsets and unions are made of."""
-    if isinstance(images, Subset):
-        yield from _innermost(images.images)
-    elif isinstance(images, Concatenated):
-        for source in images.sources:
-            yield from _innermost(source)
-    else:
-        yield images
-
-
-def _cached(images: ImageSource) -> ImageSource:
-    may_be_damaged = any(hasattr(source, "read") for source in _innermost(images))
-    if isinstance(images, Subset) and may_be_damaged:
-        return dataclasses.replace(images, images=_cached(images.images))
-    if isinstance(images, Concatenated):
-        parts = tuple(map(_cached, images.sources))
-        arrays = [part for part in parts if isinstance(part, np.ndarray)]
-        if len(arrays) == len(parts):
-            return np.concatenate(arrays)
-        return dataclasses.replace(images, sources=parts)
-    if isinstance(images, np.ndarray) or hasattr(images, "read"):
-        return images
-    faces = np.empty((len(images), *images[0].shape), np.uint8)
+    if split.images.may_be_damaged or isinstance(split.images, InMemory) or not len(split.images):
+        return split
+    faces = np.empty((len(split.images), *split.images[0].shape), np.uint8)
 
     def decode(rows: np.ndarray) -> None:
-        faces[rows] = gather(images, rows)
+        faces[rows] = split.images.faces(rows)
 
-    chunks = np.split(np.arange(len(images)), range(CHUNK, len(images), CHUNK))
+    chunks = np.split(np.arange(len(faces)), range(CHUNK, len(faces), CHUNK))
     with ThreadPoolExecutor(_cores()) as pool:
         list(pool.map(decode, chunks))  # a list, so that a face that cannot be read raises here
-    return faces
+    return split._replace(images=InMemory(faces))
 
 
 class _Training(NamedTuple):
     """Places in an epoch → faces and their rows (a class, for workers pickle it)."""
 
-    images: ImageSource
+    images: Images
     rows: np.ndarray
 
     def __call__(self, places: Int[np.ndarray, " batch"]) -> Batch:
         index = self.rows[places]
-        return {"image": gather(self.images, index), "index": index}
+        return {"image": self.images.faces(index), "index": index}
 
 
 class _Evaluation(NamedTuple):
     """Rows, counted past the last face → faces, rows and which of them are real."""
 
-    images: ImageSource
+    images: Images
 
     def __call__(self, rows: Int[np.ndarray, " batch"]) -> Batch:
         last = len(self.images) - 1
         index = np.minimum(rows, last).astype(np.int32)
-        return {"image": gather(self.images, index), "index": index, "mask": rows <= last}
+        return {"image": self.images.faces(index), "index": index, "mask": rows <= last}
 
 
 class _Prediction(NamedTuple):
     """Places among rows → faces, rows and which of them are real and can be read."""
 
-    images: ImageSource
+    images: Images
     rows: np.ndarray
 
     def __call__(self, places: Int[np.ndarray, " batch"]) -> Batch:
         index = self.rows[places]
-        faces, readable = read(self.images, np.maximum(index, 0))
+        faces, readable = self.images.read(np.maximum(index, 0))
         return {"image": faces, "index": index, "mask": readable & (index >= 0)}
 
 
 def _prefetched(
-    batches: grain.MapDataset[Batch], images: ImageSource, workers: int, prefetch: int
+    batches: grain.MapDataset[Batch], images: Images, workers: int, prefetch: int
 ) -> grain.IterDataset[Batch]:
-    if any(isinstance(source, np.ndarray) for source in _innermost(images)):
+    if images.in_memory:
         workers = 0  # each would be sent a copy of what is in memory
     threads = 1 if workers else min(_cores(), prefetch)
     dataset = batches.to_iter_dataset(grain.ReadOptions(threads, prefetch))

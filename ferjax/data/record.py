@@ -4,10 +4,11 @@ Label arrays are loaded once and never stream; only images and row numbers go th
 What training may see (`Split.labels`) is kept apart from what it may not (`Split.truth`).
 """
 
+import abc
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,18 +25,124 @@ UNKNOWN = -1
 """An annotation that a coder did not give, or a truth that nobody knows."""
 
 
-@runtime_checkable
-class ImageSource(Protocol):
-    """Random access to the faces of a split; must be picklable for pipeline workers.
+class Images(abc.ABC):
+    """Random access to the faces of a split, all of one shape; picklable for pipeline workers.
 
-    A source that reads several rows faster at once may also have `__getitems__(rows)`, as PyTorch's
-    datasets do; the pipeline uses it where it is there. One whose pictures may be damaged has
-    `read(rows)`, see `read`.
+    A source implements `__len__` and `read`, and sets the class attributes that hold for it.
+
+    Attributes:
+      in_memory: whether its faces lie in memory: worker processes would be sent copies of them.
+      may_be_damaged: whether some pictures may be unreadable: they are not decoded before somebody
+        wants them.
     """
 
+    in_memory: bool = False
+    may_be_damaged: bool = False
+
+    @abc.abstractmethod
     def __len__(self) -> int: ...
 
-    def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width channels"]: ...
+    @abc.abstractmethod
+    def read(
+        self, rows: Int[np.ndarray, " batch"]
+    ) -> tuple[UInt8[np.ndarray, "batch height width channels"], Bool[np.ndarray, " batch"]]:
+        """Returns the faces of some rows, black where a picture is damaged, and which are not."""
+
+    def name_of(self, row: int) -> str:
+        """Returns what error messages call a picture."""
+        return f"picture {row}"
+
+    def faces(
+        self, rows: Int[np.ndarray, " batch"]
+    ) -> UInt8[np.ndarray, "batch height width channels"]:
+        """Returns the faces of some rows.
+
+        Raises:
+          UserError: naming the first of them that is damaged.
+        """
+        faces, readable = self.read(rows)
+        if not readable.all():
+            name = self.name_of(int(rows[int(readable.argmin())]))
+            raise UserError(
+                f"{name} is not a readable picture; a run that has begun goes on once a readable "
+                "one is in its place"
+            )
+        return faces
+
+    def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width channels"]:
+        return self.faces(np.array([range(len(self))[row]]))[0]
+
+
+class InMemory(Images):
+    """Faces in one array."""
+
+    in_memory = True
+
+    def __init__(self, array: UInt8[np.ndarray, "rows height width channels"]):
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def read(
+        self, rows: Int[np.ndarray, " batch"]
+    ) -> tuple[UInt8[np.ndarray, "batch height width channels"], Bool[np.ndarray, " batch"]]:
+        """See `Images.read`; all can be read."""
+        return self.array[rows], np.ones(len(rows), bool)
+
+
+class Concatenated(Images):
+    """Image sources one after the other; the rows of each are read from it in one call."""
+
+    def __init__(self, sources: Sequence[Images]):
+        self.sources = tuple(source for source in sources if len(source))
+        self.ends = np.cumsum([len(source) for source in self.sources])
+        self.in_memory = any(source.in_memory for source in self.sources)
+        self.may_be_damaged = any(source.may_be_damaged for source in self.sources)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def read(
+        self, rows: Int[np.ndarray, " batch"]
+    ) -> tuple[UInt8[np.ndarray, "batch height width channels"], Bool[np.ndarray, " batch"]]:
+        """See `Images.read`."""
+        source_of = np.searchsorted(self.ends, rows, side="right")
+        order = np.argsort(source_of, kind="stable")
+        used, counts = np.unique(source_of, return_counts=True)
+        parts = [
+            self.sources[k].read(piece - (self.ends[k] - len(self.sources[k])))
+            for k, piece in zip(used, np.split(rows[order], np.cumsum(counts)[:-1]), strict=True)
+        ]
+        back = np.argsort(order, kind="stable")
+        faces, readable = zip(*parts, strict=True)
+        return np.concatenate(faces)[back], np.concatenate(readable)[back]
+
+    def name_of(self, row: int) -> str:
+        """See `Images.name_of`."""
+        k = int(np.searchsorted(self.ends, row, side="right"))
+        return self.sources[k].name_of(row - int(self.ends[k]) + len(self.sources[k]))
+
+
+class Subset(Images):
+    """Some rows of an image source."""
+
+    def __init__(self, images: Images, rows: Int[np.ndarray, " rows"]):
+        self.images, self.rows = images, rows
+        self.in_memory, self.may_be_damaged = images.in_memory, images.may_be_damaged
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(
+        self, rows: Int[np.ndarray, " batch"]
+    ) -> tuple[UInt8[np.ndarray, "batch height width channels"], Bool[np.ndarray, " batch"]]:
+        """See `Images.read`."""
+        return self.images.read(self.rows[rows])
+
+    def name_of(self, row: int) -> str:
+        """See `Images.name_of`."""
+        return self.images.name_of(int(self.rows[row]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +190,7 @@ class Split(NamedTuple):
       groups: equal for faces known to show one person; empty where nothing is known.
     """
 
-    images: ImageSource
+    images: Images
     labels: dict[str, np.ndarray]
     truth: Int32[np.ndarray, " rows"]
     truth_va: Float32[np.ndarray, "rows 2"]
@@ -92,9 +199,8 @@ class Split(NamedTuple):
 
     def take(self, rows: Int32[np.ndarray, " chosen"]) -> "Split":
         """The given rows, in the given order."""
-        images = self.images
         return Split(
-            images=images[rows] if isinstance(images, np.ndarray) else Subset(images, rows),
+            images=Subset(self.images, rows),
             labels={name: array[rows] for name, array in self.labels.items()},
             truth=self.truth[rows],
             truth_va=self.truth_va[rows],
@@ -107,72 +213,56 @@ def _taken(names: Sequence[str], rows: np.ndarray) -> Sequence[str]:
     return names.take(rows) if isinstance(names, Names) else [names[row] for row in rows]
 
 
-@dataclasses.dataclass(frozen=True)
-class Subset:
-    """Chosen rows of an image source."""
-
-    images: ImageSource
-    rows: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width channels"]:
-        return self.images[int(self.rows[row])]
-
-
-def gather(
-    images: ImageSource, rows: Int[np.ndarray, " batch"]
-) -> UInt8[np.ndarray, "batch height width channels"]:
-    """The given rows of a source."""
-    if isinstance(images, Subset):
-        return gather(images.images, images.rows[rows])
-    if isinstance(images, np.ndarray):
-        return images[rows]
-    # Files read several times faster many records at once: a source may offer it.
-    if hasattr(images, "__getitems__"):
-        return np.stack(images.__getitems__(rows.tolist()))
-    return np.stack([images[row] for row in rows.tolist()])
-
-
-def read(
-    images: ImageSource, rows: Int[np.ndarray, " batch"]
-) -> tuple[UInt8[np.ndarray, "batch height width channels"], Bool[np.ndarray, " batch"]]:
-    """The given rows, black where a picture is damaged, and which of them are not."""
-    if isinstance(images, Subset):
-        return read(images.images, images.rows[rows])
-    if hasattr(images, "read"):
-        return images.read(rows.tolist())
-    return gather(images, rows), np.ones(len(rows), bool)
-
-
 class Dataset(NamedTuple):
-    """A training and a test split with the same classes and image shape.
+    """Splits with the same classes and image shape.
 
     Attributes:
       classes: class names; of faces the first of `CLASSES`.
       coders: names of the coders, one for each column of `annotations`.
       image_shape: (height, width, channels).
-      train: the split to learn from.
-      test: the split to evaluate on.
-      label: what a face is trained on unless the config says otherwise, see `methods.method`.
+      splits: `train`, to learn from; `test`, to evaluate on, and any number of further test splits;
+        and where there are such `validation`, training faces held out to judge epochs by (their
+        truth is the label given), and `pool`, faces that nobody labelled.
+      label: what a face is trained on unless the config says otherwise, see `data.targets`.
       notes: one line for each thing the user should know about how the splits came about.
       sets: names of the datasets that this one is the union of, if it is one (see `union`).
-      validation: faces held out of training to judge epochs by; their truth is the label given.
     """
 
     classes: tuple[str, ...]
     coders: tuple[str, ...]
     image_shape: tuple[int, int, int]
-    train: Split
-    test: Split
+    splits: dict[str, Split]
     label: str = "majority"
     notes: tuple[str, ...] = ()
     sets: tuple[str, ...] = ()
-    validation: Split | None = None
+
+    @property
+    def train(self) -> Split:
+        """The split to learn from."""
+        return self.splits["train"]
+
+    @property
+    def test(self) -> Split:
+        """The main split to evaluate on."""
+        return self.splits["test"]
+
+    @property
+    def validation(self) -> Split | None:
+        """The training faces held out, if any were."""
+        return self.splits.get("validation")
+
+    @property
+    def tests(self) -> dict[str, Split]:
+        """All test splits by name."""
+        others = ("train", "validation", "pool")
+        return {name: split for name, split in self.splits.items() if name not in others}
+
+    def with_split(self, name: str, split: Split) -> "Dataset":
+        """Returns the dataset with a split added or replaced."""
+        return self._replace(splits=self.splits | {name: split})
 
     def of_coders(self, names: Sequence[str]) -> "Dataset":
-        """What is left if only some coders had annotated the training faces; votes are the first's.
+        """Keeps the annotations of some coders of the training faces; votes are the first coder's.
 
         Raises:
           UserError: for a name that no coder has.
@@ -189,30 +279,6 @@ class Dataset(NamedTuple):
             labels[name] = labels[name][:, columns]
         if 0 not in columns:
             labels.pop("votes", None)
-        return self._replace(coders=tuple(names), train=self.train._replace(labels=labels))
-
-
-def given_labels(
-    labels: Mapping[str, np.ndarray], coders: Sequence[str], label: str
-) -> Int32[np.ndarray, " rows"]:
-    """The one class that each face was most said to be, [N] int32, -1 where nobody said.
-
-    Args:
-      labels: of the split, see `data.record.Split`.
-      coders: names of the columns of `annotations`.
-      label: what a run trains on: a coder's name; 'votes' or 'multi_target' (the class with the
-        most votes); 'inferred' (the likeliest); others (the class with the most annotations, one
-        of several at random).
-    """
-    if label in coders:
-        return labels["annotations"][:, coders.index(label)]
-    if label in ("votes", "multi_target"):
-        votes = labels["votes"]
-    elif label == "inferred" and "inferred" in labels:
-        votes = labels["inferred"]
-    else:
-        annotations = labels["annotations"]
-        classes = max(1, int(annotations.max(initial=0)) + 1)
-        said = (annotations[:, :, None] == np.arange(classes)).sum(axis=1)
-        votes = np.where(said > 0, said + np.random.default_rng(0).random(said.shape), 0)
-    return np.where(votes.any(axis=1), votes.argmax(axis=1), UNKNOWN).astype(np.int32)
+        return self._replace(coders=tuple(names)).with_split(
+            "train", self.train._replace(labels=labels)
+        )

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from ferjax.data import prepared
-from ferjax.data.record import ImageSource, Names
+from ferjax.data.record import Images, Names
 from ferjax.errors import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -43,7 +43,7 @@ class Source(NamedTuple):
         else empty.
     """
 
-    pictures: ImageSource
+    pictures: Images
     names: Names
     labels: Names
 
@@ -88,7 +88,7 @@ def find(path: Path, size: int, channels: int, *, labelled: bool = False) -> Sou
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
+class Pictures(Images):
     """Pictures [size, size, channels] in files, or in records.
 
     Attributes:
@@ -105,21 +105,14 @@ class Pictures:
     size: int
     channels: int
 
+    may_be_damaged = True
+
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width channels"]:
-        return self.__getitems__([range(len(self))[row]])[0]
-
-    def __getitems__(self, rows: list[int]) -> list[UInt8[np.ndarray, "height width channels"]]:
-        faces, readable = self.read(rows)
-        if not readable.all():
-            name = self.names[rows[int(readable.argmin())]]
-            raise UserError(
-                f"{self.root}: {name} is not a readable picture; a run that has begun goes on once "
-                "a readable one is in its place"
-            )
-        return list(faces)
+    def name_of(self, row: int) -> str:
+        """See `record.Images.name_of`."""
+        return f"{self.root}: {self.names[row]}"
 
     def paths(self) -> pa.StringArray:
         """Where the pictures are, from the root of the file system, however a list spells it.
@@ -135,12 +128,12 @@ class Pictures:
         return Names.of(map(path, self.names)).array
 
     def read(
-        self, rows: list[int]
-    ) -> tuple[UInt8[np.ndarray, "rows height width channels"], Bool[np.ndarray, " rows"]]:
-        """The pictures, black where they cannot be read, and which of them could be."""
+        self, rows: Int[np.ndarray, " batch"]
+    ) -> tuple[UInt8[np.ndarray, "batch height width channels"], Bool[np.ndarray, " batch"]]:
+        """See `record.Images.read`."""
         faces = np.zeros((len(rows), self.size, self.size, self.channels), np.uint8)
         readable = np.zeros(len(rows), bool)
-        for place, encoded in enumerate(self._encoded(rows)):
+        for place, encoded in enumerate(self._encoded(rows.tolist())):
             image = prepared.decode(encoded, self.channels)
             if image is not None:
                 faces[place] = prepared.resize(image, self.size)

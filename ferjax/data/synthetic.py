@@ -17,9 +17,9 @@ from typing import NamedTuple
 import cv2
 import ml_collections
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, Integer, UInt8, UInt64
+from jaxtyping import Bool, Float32, Float64, Int, Int32, Integer, UInt8, UInt64
 
-from ferjax.data.record import CLASSES, Dataset, Split
+from ferjax.data.record import CLASSES, Dataset, Images, Split
 from ferjax.errors import UserError
 
 EXPRESSIONS = CLASSES[:7]
@@ -271,8 +271,10 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         classes=EXPRESSIONS,
         coders=tuple(config.coders),
         image_shape=(config.image_size, config.image_size, 3),
-        train=split(config.start, config.train_size),
-        test=split(config.start + config.train_size, config.test_size),
+        splits={
+            "train": split(config.start, config.train_size),
+            "test": split(config.start + config.train_size, config.test_size),
+        },
     )
 
 
@@ -315,7 +317,7 @@ class _Names(Sequence[str]):
 
 
 @dataclasses.dataclass(frozen=True)
-class SyntheticFaces:
+class SyntheticFaces(Images):
     """Faces `start` to `start + size` of a seed, drawn when asked for.
 
     Attributes:
@@ -337,10 +339,15 @@ class SyntheticFaces:
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width 3"]:
-        index = range(self.start, self.start + self.size)[row]
-        units, look = _parameters(self.seed, index, self.ambiguity)
-        return _photograph(_shapes(units, look), look, self.image_size)
+    def read(
+        self, rows: Int[np.ndarray, " batch"]
+    ) -> tuple[UInt8[np.ndarray, "batch height width 3"], Bool[np.ndarray, " batch"]]:
+        """See `record.Images.read`."""
+        faces = np.empty((len(rows), self.image_size, self.image_size, 3), np.uint8)
+        for face, row in zip(faces, rows.tolist(), strict=True):
+            units, look = _parameters(self.seed, self.start + row, self.ambiguity)
+            face[...] = _photograph(_shapes(units, look), look, self.image_size)
+        return faces, np.ones(len(rows), bool)
 
 
 def _parameters(seed: int, index: int, ambiguity: float) -> tuple[SimpleNamespace, SimpleNamespace]:

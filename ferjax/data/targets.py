@@ -130,9 +130,7 @@ def _shares(weights: np.ndarray) -> Float32[np.ndarray, "rows classes"]:
     return (weights / np.where(total > 0, total, 1)).astype(np.float32)
 
 
-def _likeliest(
-    weights: np.ndarray, names: Sequence[str], seed: int
-) -> Int32[np.ndarray, " rows"]:
+def _likeliest(weights: np.ndarray, names: Sequence[str], seed: int) -> Int32[np.ndarray, " rows"]:
     """Returns the class of the largest weight, ties broken by seed and file name; -1 for zeros."""
     best = (weights == weights.max(axis=1, keepdims=True)) & (weights > 0)
     count = best.sum(axis=1)

@@ -1,13 +1,11 @@
 """Several datasets as one: their faces one set after the other, their coders side by side."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
 
-from ferjax.data.record import UNKNOWN, Dataset, ImageSource, Names, Split, gather, read
+from ferjax.data.record import UNKNOWN, Concatenated, Dataset, Names, Split
 from ferjax.errors import UserError
 
 SET = "set"
@@ -47,57 +45,16 @@ def join(parts: Mapping[str, Dataset]) -> Dataset:
         classes=classes,
         coders=coders,
         image_shape=next(iter(shapes.values())),
-        train=_concatenated({name: (x.train, x.coders) for name, x in parts.items()}, coders),
-        test=_concatenated({name: (x.test, x.coders) for name, x in parts.items()}, coders),
+        splits={
+            split: _concatenated(
+                {name: (part.splits[split], part.coders) for name, part in parts.items()}, coders
+            )
+            for split in ("train", "test")
+        },
         label="random",
         notes=tuple(f"{name}: {note}" for name, part in parts.items() for note in part.notes),
         sets=tuple(parts),
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Concatenated:
-    """Image sources one after the other; rows of one are read from it in one call.
-
-    Attributes:
-      sources: none of them empty.
-      ends: [sources] row after the last of each.
-    """
-
-    sources: tuple[ImageSource, ...]
-    ends: np.ndarray
-
-    def __len__(self) -> int:
-        return int(self.ends[-1]) if len(self.ends) else 0
-
-    def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width channels"]:
-        return gather(self, np.array([range(len(self))[row]]))[0]
-
-    def __getitems__(self, rows: list[int]) -> list[UInt8[np.ndarray, "height width channels"]]:
-        parts, back = self._parts(rows)
-        return list(np.concatenate([gather(*part) for part in parts])[back])
-
-    def read(
-        self, rows: list[int]
-    ) -> tuple[UInt8[np.ndarray, "rows height width channels"], Bool[np.ndarray, " rows"]]:
-        """See `record.read`."""
-        parts, back = self._parts(rows)
-        faces, readable = zip(*(read(*part) for part in parts), strict=True)
-        return np.concatenate(faces)[back], np.concatenate(readable)[back]
-
-    def _parts(
-        self, rows: list[int]
-    ) -> tuple[list[tuple[ImageSource, np.ndarray]], Int[np.ndarray, " rows"]]:
-        """Sources with the rows wanted of each, and what brings these back into order."""
-        wanted = np.asarray(rows)
-        source_of = np.searchsorted(self.ends, wanted, side="right")
-        order = np.argsort(source_of, kind="stable")
-        starts = np.concatenate([[0], self.ends[:-1]])
-        local = (wanted - starts[source_of])[order]
-        used, counts = np.unique(source_of, return_counts=True)
-        pieces = np.split(local, np.cumsum(counts)[:-1])
-        parts = [(self.sources[k], piece) for k, piece in zip(used, pieces, strict=True)]
-        return parts, np.argsort(order, kind="stable")
 
 
 def _concatenated(
@@ -115,9 +72,8 @@ def _concatenated(
     groups: Sequence[str] = ()
     if all(part.groups for part in parts):
         groups = [f"{name}/{x}" for name, (part, _) in splits.items() for x in part.groups]
-    filled = [part.images for part in parts if len(part.images)]
     return Split(
-        images=Concatenated(tuple(filled), np.cumsum([len(source) for source in filled])),
+        images=Concatenated([part.images for part in parts]),
         labels={
             "annotations": annotations,
             "va": va,

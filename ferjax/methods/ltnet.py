@@ -113,7 +113,10 @@ def make(config: ConfigDict, info: Info) -> Method:
     )
 
     def learnt(state: State) -> dict[str, np.ndarray]:
-        return {"coders": np.array(names), "transitions": np.asarray(learnt_matrices(config, state))}
+        return {
+            "coders": np.array(names),
+            "transitions": np.asarray(learnt_matrices(config, state)),
+        }
 
     begin = _begin(config, info) if chosen.start == "confusion" else None
     return made._replace(begin=begin, learnt=learnt)

@@ -43,9 +43,7 @@ def make(config: ConfigDict, info: Info) -> Method:
             value += config.va_weight * terms["va_loss"]
         return Loss(value, terms)
 
-    return stack.one_network(
-        config, info, loss, metrics={"va_loss": "loss"} if learns_va else None
-    )
+    return stack.one_network(config, info, loss, metrics={"va_loss": "loss"} if learns_va else None)
 
 
 def _va_loss(kind: str, predicted: Float[Array, "batch 2"], view: View) -> Float[Array, ""]:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from jaxtyping import Int32
 
 from ferjax.data import sources
-from ferjax.data.record import CLASSES, UNKNOWN, Dataset, Names, Split
+from ferjax.data.record import CLASSES, UNKNOWN, Dataset, InMemory, Names, Split
 from ferjax.errors import UserError
 
 MIN_SIZE = 8
@@ -59,8 +59,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         classes=classes,
         coders=coders,
         image_shape=(size, size, channels),
-        train=train,
-        test=test,
+        splits={"train": train, "test": test},
         label=config.coder or "majority",
     )
 
@@ -85,7 +84,7 @@ def to_test(path: Path, size: int, channels: int, classes: Sequence[str], coders
     """
     split = labelled(path, size, channels, classes, coders)
     for row in range(len(split.images)):
-        split.images[row]
+        split.images[row]  # one at a time: they need not all fit into memory
     return split
 
 
@@ -131,7 +130,7 @@ def _split(found: sources.Source, truth: Int32[np.ndarray, " rows"], coders: int
 
 
 def _no_faces(size: int, channels: int, coders: int) -> Split:
-    faces = np.zeros((0, size, size, channels), np.uint8)
+    faces = InMemory(np.zeros((0, size, size, channels), np.uint8))
     nothing = sources.Source(faces, Names.of(()), Names.of(()))
     return _split(nothing, np.zeros(0, np.int32), coders)
 

@@ -49,8 +49,10 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         classes=files.CLASSES,
         coders=coders,
         image_shape=(files.SIDE, files.SIDE, 3),
-        train=train.take(chosen),
-        test=_annotated(test, np.full((len(test.truth), len(coders)), UNKNOWN, np.int32)),
+        splits={
+            "train": train.take(chosen),
+            "test": _annotated(test, np.full((len(test.truth), len(coders)), UNKNOWN, np.int32)),
+        },
         label="majority" if len(coders) > 1 else coders[0],
         notes=tuple(
             f"coder {name} agrees with CIFAR-10's label on {(said[name] == said[CLEAN]).mean():.2%}"
@@ -97,7 +99,7 @@ def _read(builder: prepared.Builder, split: str) -> Split:
         names.append(picture["name"].bytes_list.value[0].decode())
         labels.append(picture["label"].int64_list.value[0])
     return Split(
-        images=prepared.Images(records, files.SIDE, channels=3),
+        images=prepared.PreparedImages(records, files.SIDE, channels=3),
         labels={},
         truth=np.array(labels, np.int32),
         truth_va=np.full((len(labels), 2), np.nan, np.float32),

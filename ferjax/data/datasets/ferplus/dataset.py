@@ -90,8 +90,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         classes=CLASSES[: config.classes],
         coders=coders,
         image_shape=(config.image_size, config.image_size, 1),
-        train=train,
-        test=everything.take(test_rows),
+        splits={"train": train, "test": everything.take(test_rows)},
         label=LABELS[config.mode],
         notes=tuple(notes),
     )
@@ -195,7 +194,7 @@ def _test_part(config: ml_collections.ConfigDict, builder: prepared.Builder) -> 
 
 def _read(
     builder: prepared.Builder, parts: Sequence[str], size: int
-) -> tuple[Columns, prepared.Images]:
+) -> tuple[Columns, prepared.PreparedImages]:
     """Columns and images of some parts, part after part."""
     records = prepared.records(builder, parts)
     names, votes, rows, fer2013, digests = [], [], [], [], []
@@ -216,11 +215,11 @@ def _read(
         fer2013=np.array(fer2013, np.int32),
         digests=np.array(digests),
     )
-    return columns, prepared.Images(records, size, channels=1)
+    return columns, prepared.PreparedImages(records, size, channels=1)
 
 
 def _split(
-    columns: Columns, images: prepared.Images, votes: Int32[np.ndarray, "faces 8"]
+    columns: Columns, images: prepared.PreparedImages, votes: Int32[np.ndarray, "faces 8"]
 ) -> tuple[tuple[str, ...], Split]:
     """The names of the coders, and all faces as one split."""
     label = np.where(votes.any(axis=1), votes.argmax(axis=1), UNKNOWN).astype(np.int32)
