@@ -1,4 +1,4 @@
-"""Labels faces with a trained method: shard by shard, resumable, one Parquet file each.
+"""Labels faces with a model: shard by shard, resumable, one Parquet file each.
 
 Every process labels the shards whose number leaves its own as rest, on its own devices. A shard's
 file appears when it is complete, and a run that was killed goes on at the first that is missing.
@@ -18,9 +18,10 @@ from jaxtyping import Float32, Int32
 
 from ferjax import parallel, preemption, writers
 from ferjax.data.pipeline import check_batch, prediction_batches
-from ferjax.data.record import ImageSource
+from ferjax.data.record import Images
 from ferjax.errors import UserError
-from ferjax.methods.method import Method, State
+from ferjax.methods.method import Prediction
+from ferjax.nn.networks import Weights
 from ferjax.writers import MetricsFile
 
 SKIPPED = "skipped.csv"
@@ -35,7 +36,7 @@ class Faces(NamedTuple):
       rows: places of those to label; they become the column `index`.
     """
 
-    images: ImageSource
+    images: Images
     names: Sequence[str]
     rows: Int32[np.ndarray, " rows"]
 
@@ -65,8 +66,8 @@ class Settings(NamedTuple):
 
 
 def annotate(
-    method: Method,
-    state: State,
+    prediction: Prediction,
+    weights: Weights,
     classes: Sequence[str],
     faces: Faces,
     folder: Path,
@@ -74,23 +75,35 @@ def annotate(
     metrics: MetricsFile,
     stage: str,
 ) -> None:
-    """Writes what `method` says of each face; those whose picture is damaged are left out.
+    """Writes a model's prediction of each face; those whose picture is damaged are left out.
 
     Columns of `part-<shard>-of-<shards>.parquet`: `index` (int32), `file`, `label` (a class name),
-    `p_<class>` (float32, of the main head), and `valence`, `arousal` if the method has them. When
-    all shards are there, `skipped.csv` lists the faces without a label.
+    `p_<class>` (float32, of the first head of classes), and `valence`, `arousal` if the model has
+    them. When all shards are there, `skipped.csv` lists the faces without a label.
+
+    Args:
+      prediction: how the model predicts; a head of classes is needed.
+      weights: of the model.
+      classes: their names.
+      faces: what to label.
+      folder: where the files go.
+      settings: how to label.
+      metrics: where speed and memory are logged.
+      stage: name of the lines there.
 
     Raises:
       UserError: for sizes that don't go together.
       Preempted: when asked to stop, after the shard at hand; several processes don't heed it.
     """
     settings.check()
+    if "class" not in _written_heads(prediction):
+        raise UserError(f"{stage}: the model has no head of classes to label faces with")
     metrics.forget(stage, after_step=len(faces.rows))  # no line of it; one cut short by a kill
     parts = _parts(len(faces.rows), settings.shard_size, folder)
-    mine = range(jax.process_index(), len(parts), jax.process_count())
-    missing = [shard for shard in mine if not parts[shard].exists()]
+    own = range(jax.process_index(), len(parts), jax.process_count())
+    missing = [shard for shard in own if not parts[shard].exists()]
     begin = time.perf_counter()
-    for shard, table in _tables(method, state, classes, faces, missing, settings):
+    for shard, table in _tables(prediction, weights, classes, faces, missing, settings):
         with writers.replacing(parts[shard]) as temporary:
             pq.write_table(table, temporary)
         seconds = time.perf_counter() - begin
@@ -117,35 +130,35 @@ def annotate(
 
 
 def read(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """All parts of a folder as one table.
+    """Reads all parts of a folder as one table.
 
     Raises:
       UserError: if it has none, or not all, or for a damaged one.
     """
     parts = _written(folder)
-    if not whole(folder):
+    if not complete(folder):
         raise UserError(f"{folder} holds {len(parts)} parts and not all: annotate again")
     return pa.concat_tables(_read_part(part, columns) for part in parts)
 
 
-def whole(folder: Path) -> bool:
-    """Whether a folder holds all parts."""
+def complete(folder: Path) -> bool:
+    """Returns whether a folder holds all parts."""
     parts = _written(folder)
     return bool(parts) and len(parts) == int(parts[0].stem.rsplit("-", 1)[1])
 
 
 def labels(folder: Path, classes: Sequence[str], count: int) -> Int32[np.ndarray, " count"]:
-    """The label of each of `count` faces as its place among the classes, -1 without one."""
+    """Returns the label of each of `count` faces as an index of the classes, -1 without one."""
     table = read(folder, ["index", "label"]).combine_chunks()
     words = table["label"].combine_chunks()
-    places = np.array([classes.index(word) for word in words.dictionary.to_pylist()], np.int32)
-    found = np.full(count, -1, np.int32)
-    found[table["index"].to_numpy()] = places[words.indices.to_numpy()]
-    return found
+    indices = np.array([classes.index(word) for word in words.dictionary.to_pylist()], np.int32)
+    given = np.full(count, -1, np.int32)
+    given[table["index"].to_numpy()] = indices[words.indices.to_numpy()]
+    return given
 
 
 def summarise(folder: Path, classes: Sequence[str], faces: Faces, workdir: Path) -> dict[str, Any]:
-    """The contents of `result.json`; times are those of the first process."""
+    """Returns the contents of `result.json`; times are those of the first process."""
     counts = np.bincount(
         labels(folder, classes, len(faces.names))[faces.rows] + 1, minlength=len(classes) + 1
     )
@@ -161,7 +174,7 @@ def summarise(folder: Path, classes: Sequence[str], faces: Faces, workdir: Path)
 
 
 def format_result(result: dict[str, Any]) -> str:
-    """What a run prints."""
+    """Formats what a run prints."""
     total = max(1, result["faces"] - result["skipped"])
     lines = [f"faces {result['faces']:,}, skipped {result['skipped']:,}"]
     lines += [f"{name:<10} {n:>10,} {n / total:7.1%}" for name, n in result["labels"].items()]
@@ -196,8 +209,8 @@ def _await(parts: Sequence[Path]) -> None:
 
 
 def _tables(
-    method: Method,
-    state: State,
+    prediction: Prediction,
+    weights: Weights,
     classes: Sequence[str],
     faces: Faces,
     shards: Sequence[int],
@@ -209,37 +222,37 @@ def _tables(
     size, batch_size = settings.shard_size, settings.batch_size
     rows = [faces.rows[shard * size : (shard + 1) * size] for shard in shards]
     padded = [np.pad(x, (0, -len(x) % batch_size), constant_values=-1) for x in rows]
-    outputs = _outputs(method, state, faces.images, np.concatenate(padded), settings)
-    for shard, mine in zip(shards, padded, strict=True):
-        found = [next(outputs) for _ in range(len(mine) // batch_size)]
-        index = np.concatenate([rows for rows, _ in found])
-        heads = {name: np.concatenate([x[name] for _, x in found]) for name in found[0][1]}
-        yield shard, _table(method, heads, index, faces.names, classes)
+    outputs = _outputs(prediction, weights, faces.images, np.concatenate(padded), settings)
+    for shard, rows_of_shard in zip(shards, padded, strict=True):
+        batches = [next(outputs) for _ in range(len(rows_of_shard) // batch_size)]
+        index = np.concatenate([rows for rows, _ in batches])
+        heads = {name: np.concatenate([x[name] for _, x in batches]) for name in batches[0][1]}
+        yield shard, _table(prediction, heads, index, faces.names, classes)
 
 
 def _outputs(
-    method: Method,
-    state: State,
-    images: ImageSource,
+    prediction: Prediction,
+    weights: Weights,
+    images: Images,
     rows: Int32[np.ndarray, " rows"],
     settings: Settings,
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Rows and predictions of each batch's readable faces, a batch behind the devices."""
     devices = parallel.find_devices("jit", jax.local_devices())
-    heads = (method.heads[0][0], *(name for name, kind in method.heads if kind == "va"))
+    heads = _written_heads(prediction)
 
-    def wanted(state: State, images: jax.Array) -> dict[str, jax.Array]:
-        found = method.predict(state, images)
-        return {head: found[head] for head in heads}
+    def wanted(weights: Weights, images: jax.Array) -> dict[str, jax.Array]:
+        outputs = prediction.predict(weights, images)
+        return {head: outputs[head] for head in heads.values()}
 
     predict: Callable = parallel.compile_predict(devices, wanted)
-    state = parallel.replicate(devices, state)
+    weights = parallel.replicate(devices, weights)
     running: Any = None
     with prediction_batches(
         images, rows, batch_size=settings.batch_size, workers=settings.workers
     ) as batches:
         for batch in batches:
-            begun = predict(state, parallel.shard(devices, batch["image"], for_step=False)), batch
+            begun = predict(weights, parallel.shard(devices, batch["image"], for_step=False)), batch
             if running is not None:
                 yield _readable(*running)
             running = begun
@@ -251,24 +264,29 @@ def _readable(outputs: Any, batch: dict[str, np.ndarray]) -> tuple[np.ndarray, A
     return batch["index"][mask], jax.tree.map(lambda x: np.asarray(x)[mask], outputs)
 
 
+def _written_heads(prediction: Prediction) -> dict[str, str]:
+    """The first head of each kind, which are what is written."""
+    return {head.kind: head.name for head in reversed(prediction.heads)}
+
+
 def _table(
-    method: Method,
+    prediction: Prediction,
     heads: dict[str, Float32[np.ndarray, "faces _"]],
     index: Int32[np.ndarray, " faces"],
     names: Sequence[str],
     classes: Sequence[str],
 ) -> pa.Table:
-    probs = heads[method.heads[0][0]]
-    places = pa.array(probs.argmax(axis=1).astype(np.int32))
+    written = _written_heads(prediction)
+    probs = heads[written["class"]]
+    best = pa.array(probs.argmax(axis=1).astype(np.int32))
     columns: dict[str, Any] = {
         "index": index.astype(np.int32),
         "file": pa.array([names[row] for row in index.tolist()], pa.string()),
-        "label": pa.DictionaryArray.from_arrays(places, pa.array(classes, pa.string())),
+        "label": pa.DictionaryArray.from_arrays(best, pa.array(classes, pa.string())),
         **{f"p_{name}": probs[:, k] for k, name in enumerate(classes)},
     }
-    affects = [name for name, kind in method.heads if kind == "va"]
-    if affects:
-        columns["valence"], columns["arousal"] = heads[affects[0]].T
+    if "va" in written:
+        columns["valence"], columns["arousal"] = heads[written["va"]].T
     return pa.table(columns)
 
 

@@ -11,7 +11,8 @@ from ferjax import metrics, parallel
 from ferjax.data.pipeline import evaluation_batches
 from ferjax.data.record import Split
 from ferjax.data.targets import allowed_classes
-from ferjax.nn.networks import Head, Weights
+from ferjax.nn.heads import Head
+from ferjax.nn.networks import Weights
 from ferjax.parallel import Devices
 
 Predictions = dict[str, Float[np.ndarray, "faces _"]]

@@ -11,7 +11,7 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from ferjax import memory, preemption, stages
+from ferjax import memory, preemption, repeat, runs
 from ferjax.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -71,9 +71,15 @@ def main() -> int:
 
 
 def execute(config: ConfigDict, workdir: Path) -> int:
-    """Runs a resolved config in a workdir; returns the exit code."""
+    """Runs a config in a workdir, for each of `config.seeds` if there are any.
+
+    Returns the exit code.
+    """
     try:
-        stages.run(config, workdir)
+        if config.get("seeds"):
+            repeat.over_seeds(config, workdir)
+        else:
+            runs.run(config.copy_and_resolve_references(), workdir)
     except UserError as error:
         return _say(f"error: {error}", USER_ERROR)
     except OSError as error:
@@ -115,7 +121,8 @@ def _leave_others(code: int) -> NoReturn:
 def _parse() -> tuple[ConfigDict, Path]:
     try:
         rest = FLAGS(sys.argv)
-        config = FLAGS.config.copy_and_resolve_references()
+        config = FLAGS.config
+        config.copy_and_resolve_references()
     except ImportError as error:
         raise UserError(f"config: {error}; run from the folder that holds configs/") from error
     except (AttributeError, KeyError) as error:
@@ -130,18 +137,24 @@ def _parse() -> tuple[ConfigDict, Path]:
         raise flags.Error(f"unknown argument {rest[1]!r}")
     if not FLAGS.workdir:
         raise UserError("workdir is empty")
-    return _at_home(config), Path(_at_home(FLAGS.workdir))
+    _replace_home(config)
+    return config, Path(FLAGS.workdir).expanduser()
+
+
+def _replace_home(config: ConfigDict) -> None:
+    """Replaces `~/` at the beginning of paths in a config, which shells leave in flags."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            _replace_home(value)
+        elif (replaced := _at_home(value)) != value:
+            config[name] = replaced
 
 
 def _at_home(value: Any) -> Any:
-    """The value with `~/` at the beginning of paths in it replaced, which shells leave in flags."""
     if isinstance(value, str) and value.startswith("~/"):
         return str(Path(value).expanduser())
     if isinstance(value, tuple | list):
         return type(value)(map(_at_home, value))
-    if isinstance(value, ConfigDict):
-        for name in value:
-            value[name] = _at_home(value[name])
     return value
 
 

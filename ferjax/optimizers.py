@@ -104,3 +104,42 @@ def _decay(config: ConfigDict) -> optax.GradientTransformation:
         )
 
     return optax.stateless(update)
+
+
+def by_group(
+    transforms: dict[str, optax.GradientTransformation],
+) -> optax.GradientTransformation:
+    """Gives each group of parameters, by its name at the top level, an optimiser of its own."""
+
+    def init(params: Any) -> Any:
+        return {name: transforms[name].init(params[name]) for name in transforms}
+
+    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        done = {
+            name: transforms[name].update(gradient[name], state[name], params[name])
+            for name in transforms
+        }
+        moves, states = ({name: pair[k] for name, pair in done.items()} for k in (0, 1))
+        return moves, states
+
+    return optax.GradientTransformation(init, update)
+
+
+def frozen_until(
+    transform: optax.GradientTransformation, steps: int
+) -> optax.GradientTransformation:
+    """Leaves parameters and optimiser as they are for the first steps."""
+    if steps == 0:
+        return transform
+
+    def init(params):
+        return {"step": jnp.zeros((), jnp.int32), "inner": transform.init(params)}
+
+    def update(gradient, state, params=None):
+        moves, inner = transform.update(gradient, state["inner"], params)
+        begun = state["step"] >= steps
+        moves = jax.tree.map(lambda x: jnp.where(begun, x, jnp.zeros_like(x)), moves)
+        inner = jax.tree.map(lambda x, y: jnp.where(begun, x, y), inner, state["inner"])
+        return moves, {"step": state["step"] + 1, "inner": inner}
+
+    return optax.GradientTransformation(init, update)

@@ -19,7 +19,8 @@ from ferjax.data import prepared
 from ferjax.errors import UserError
 from ferjax.methods import METHODS
 from ferjax.methods.method import Prediction
-from ferjax.nn.networks import Head, Weights, network
+from ferjax.nn.heads import Head
+from ferjax.nn.networks import Weights, network
 
 STAGE = "stage.json"
 """In a stage's folder: what its model can be rebuilt from, see `describe`."""
@@ -55,8 +56,8 @@ class Predictor:
       classes: class names.
       image_shape: (height, width, channels) that faces are brought to.
       heads: what it predicts, the main head first.
+      prediction: how it predicts, as a pure function of its weights and uint8 faces.
       weights: of its networks, on the host.
-      outputs: (weights, uint8 faces [batch, height, width, channels]) -> {head: output}; pure.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Predictor:
         self.classes = tuple(classes)
         self.image_shape = image_shape
         self.heads: tuple[Head, ...] = prediction.heads
-        self.outputs = prediction.predict
+        self.prediction = prediction
         self.weights = weights
 
     def predict(self, images: Picture | Sequence[Picture]) -> Predictions:
@@ -106,7 +107,7 @@ class Predictor:
 
     @cached_property
     def _compiled(self) -> Any:
-        return jax.jit(self.outputs)
+        return jax.jit(self.prediction.predict)
 
     @cached_property
     def _on_device(self) -> Weights:

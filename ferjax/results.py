@@ -1,4 +1,4 @@
-"""`result.json`: what a run found, computed from `metrics.jsonl`, and the table of it."""
+"""`result.json`: the results of a run, computed from `metrics.jsonl`, and their table."""
 
 import json
 import statistics
@@ -8,45 +8,61 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
-from ml_collections import ConfigDict
 
 from ferjax.data.record import UNKNOWN
 from ferjax.errors import UserError
 from ferjax.writers import MetricsFile
 
 LAST_EPOCHS = 5
-"""Evaluations whose mean is reported beside the last one's accuracy."""
+"""Evaluations whose mean is reported beside the last one."""
 
-COLUMNS = {
-    "accuracy": "last",
+SCORES = {"accuracy": "test accuracy, %", "ccc": "test CCC, %"}
+"""The measures that heads are judged by, and the titles of their tables."""
+
+FIGURES = {
+    "last": "last",
     "last_5_mean": f"mean of last {LAST_EPOCHS}",
     "best_validation": "best on validation",
     "oracle_best": "oracle best",
 }
-"""Figures of a head, as the table calls them."""
+"""Figures of a head's score, as tables call them."""
+
+Figures = dict[str, Any]
 
 
-def summarise(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """The contents of `result.json`.
+def summarise(headline: str, names: Sequence[str], workdir: Path) -> dict[str, Any]:
+    """Computes the contents of `result.json`.
 
-    `test_accuracy`, `uar`, `macro_f1` and `confusion` are those of the final weights of the main
-    head of the stage `config.headline`; `comparators` are all other heads and stages, trained in
-    the same run, by the names of the table. `oracle_best` looks at the test set; nothing is chosen
-    by it. Where faces were held out for validation, `best_validation` is the accuracy of the
-    weights that did best on them.
+    `test_accuracy` (of a head of valence and arousal `test_ccc`) and the final measures are those
+    of the last weights of the headline's main head; `comparators` are all other heads and stages,
+    trained in the same run, by the names of the table. `oracle_best` looks at the test set; nothing
+    is chosen by it. Where faces were held out for validation, `best_validation` is the score of the
+    weights that did best on them. `tests` has the final measures on further test splits.
+
+    Args:
+      headline: the stage that stands for the run.
+      names: of the stages that trained.
+      workdir: of the run.
+
+    Raises:
+      UserError: if a stage has no evaluation in `metrics.jsonl`.
     """
-    stages = summarise_stages(config.stages, workdir)
-    headline = stages[config.headline]
+    stages = summarise_stages(names, workdir)
+    main = stages[headline]
     rows = table_rows(stages)
-    title = _title(config.headline, next(iter(headline["heads"])), headline["heads"])
+    title = _title(headline, next(iter(main["heads"])), main["heads"])
+    score = main_score(main)
     return {
         "headline": title,
-        "test_accuracy": rows[title]["accuracy"],
-        **{name: value for name, value in rows[title].items() if name != "accuracy"},
-        "comparators": {name: row["accuracy"] for name, row in rows.items() if name != title},
-        **{name: headline["final"][name] for name in ("uar", "macro_f1", "confusion")},
+        f"test_{score}": rows[title]["last"],
+        **{
+            name: value for name, value in rows[title].items() if name in FIGURES and name != "last"
+        },
+        "comparators": {name: row["last"] for name, row in rows.items() if name != title},
+        **{name: value for name, value in main["final"].items() if name not in ("step", score)},
+        "tests": main["tests"],
         "stages": stages,
-        "images_per_second": headline["images_per_second"],
+        "images_per_second": main["images_per_second"],
         **cost(stages, workdir),
     }
 
@@ -54,22 +70,23 @@ def summarise(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 def latent_truth(
     names: Sequence[str], workdir: Path, truth: Int32[np.ndarray, " faces"]
 ) -> dict[str, float]:
-    """Share of the training faces whose known truth each stage's main head names, in [0, 1].
+    """Returns the share of training faces whose known truth each stage predicts, in [0, 1].
 
-    Of those that the stage predicted when it ended; stages without any of known truth are left out.
+    Of the faces that the stage predicted when it ended; stages without any of known truth, or whose
+    main head predicts no classes, are left out.
     """
     shares = {}
     for name in names:
         predictions = np.load(workdir / "stages" / name / "predictions.npz")
         known = truth[predictions["train_rows"]]
-        right = predictions["train"].argmax(axis=1) == known
-        if (known != UNKNOWN).any():
+        if (known != UNKNOWN).any() and str(predictions["kind"]) == "class":
+            right = predictions["train"].argmax(axis=1) == known
             shares[name] = float(right[known != UNKNOWN].mean())
     return shares
 
 
 def cost(stages: dict[str, Any], workdir: Path) -> dict[str, float]:
-    """Seconds and peak memory of all stages, of whatever sessions they were run in."""
+    """Returns seconds and peak memory of all stages, of whatever sessions they were run in."""
     done = [json.loads((workdir / "stages" / name / "done.json").read_text()) for name in stages]
     lines = MetricsFile(workdir / "metrics.jsonl").read()
     labelling = sum(line["seconds"] for line in lines if line["split"] == "annotate")
@@ -80,22 +97,27 @@ def cost(stages: dict[str, Any], workdir: Path) -> dict[str, float]:
 
 
 def summarise_stages(names: Sequence[str], workdir: Path) -> dict[str, Any]:
-    """Figures of every head, final measures and speed of each stage.
+    """Computes the figures of every head, final measures and speed of each stage.
 
     Raises:
-      UserError: if a stage has no line in `metrics.jsonl`.
+      UserError: if a stage has no evaluation in `metrics.jsonl`.
     """
     metrics = MetricsFile(workdir / "metrics.jsonl").read()
     return {name: _stage(metrics, name) for name in names}
 
 
-def main_figures(stage: dict[str, Any]) -> dict[str, float]:
-    """The figures of a stage's main head."""
+def main_figures(stage: dict[str, Any]) -> Figures:
+    """Returns the figures of a stage's main head."""
     return next(iter(stage["heads"].values()))
 
 
-def table_rows(stages: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Figures of every head of every stage, by the name that the table gives it."""
+def main_score(stage: dict[str, Any]) -> str:
+    """Returns what a stage's main head is judged by, one of `SCORES`."""
+    return main_figures(stage)["score"]
+
+
+def table_rows(stages: dict[str, Any]) -> dict[str, Figures]:
+    """Returns the figures of every head of every stage, by the name that the table gives it."""
     return {
         _title(stage, head, summary["heads"]): figures
         for stage, summary in stages.items()
@@ -103,57 +125,81 @@ def table_rows(stages: dict[str, Any]) -> dict[str, dict[str, float]]:
     }
 
 
+def tables(stages: dict[str, Any]) -> dict[str, dict[str, Figures]]:
+    """Returns the rows of `table_rows` by the title of the table that they belong to."""
+    rows = table_rows(stages)
+    by_title = {
+        title: {name: row for name, row in rows.items() if row["score"] == score}
+        for score, title in SCORES.items()
+    }
+    return {title: group for title, group in by_title.items() if group}
+
+
 def format_table(result: dict[str, Any]) -> str:
-    """The table that a run prints; accuracies in per cent."""
-    rows = table_rows(result["stages"])
-    columns = columns_of(rows)
+    """Formats the tables that a run prints; scores in per cent."""
+    return "\n".join(_format(title, rows) for title, rows in tables(result["stages"]).items())
+
+
+def figures_of(rows: Mapping[str, Figures]) -> dict[str, str]:
+    """Returns the title of each figure that all rows have, in the order of the table."""
+    return {x: FIGURES[x] for x in FIGURES if all(x in row for row in rows.values())}
+
+
+def _format(title: str, rows: Mapping[str, Figures]) -> str:
+    columns = figures_of(rows)
     width = max(16, *(len(name) + 2 for name in rows))
-    titles = (f"{title:>5}" for title in columns.values())
-    lines = ["  ".join([f"{'test accuracy, %':<{width}}", *titles])]
+    lines = ["  ".join([f"{title:<{width}}", *(f"{column:>5}" for column in columns.values())])]
     for name, row in rows.items():
-        cells = [f"{100 * row[field]:{max(5, len(title))}.2f}" for field, title in columns.items()]
+        cells = [f"{100 * row[x]:{max(5, len(column))}.2f}" for x, column in columns.items()]
         lines.append("  ".join([f"{name:<{width}}", *cells]))
     return "\n".join(lines)
 
 
-def columns_of(rows: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
-    """The title of each figure in `table_rows`, in the order of the table."""
-    return {field: COLUMNS[field] for field in COLUMNS if all(field in x for x in rows.values())}
-
-
 def _stage(metrics: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
-    mine = [line for line in metrics if line["stage"] == name]
-    evaluations = [line for line in mine if line["split"] == "eval"]
-    validations = [line for line in mine if line["split"] == "validation"]
-    # The first of those that did best on validation faces.
-    chosen = max(validations, key=lambda line: line["accuracy"])["step"] if validations else None
+    lines = [line for line in metrics if line["stage"] == name]
+    evaluations = [line for line in lines if line["split"] == "eval"]
+    validations = [line for line in lines if line["split"] == "validation"]
     if not evaluations:
         raise UserError(f"metrics.jsonl has no evaluation of the finished stage {name}")
     final = evaluations[-1]
-    heads = [field.removesuffix("/accuracy") for field in final if field.endswith("/accuracy")]
-    training = [line for line in mine if line["split"] == "train"]
-    speeds = [line["images_per_second"] for line in training]
+    heads = dict(
+        field.split("/") for field in final if field.split("/")[-1] in SCORES and "/" in field
+    )
+    best = None
+    if validations:  # the first of those that did best on validation faces
+        main = next(iter(heads.values()))
+        best = max(validations, key=lambda line: line[main])["step"]
+    training = [line for line in lines if line["split"] == "train"]
+    further = {line["split"]: line for line in lines if line["split"].startswith("eval/")}
     return {
-        "heads": {head: _figures(evaluations, f"{head}/accuracy", chosen) for head in heads},
-        "final": {name: final[name] for name in ("step", "uar", "macro_f1", "confusion")},
+        "heads": {head: _figures(evaluations, head, score, best) for head, score in heads.items()},
+        "final": {"step": final["step"]} | _measures(final),
+        "tests": {split.removeprefix("eval/"): _measures(x) for split, x in further.items()},
         "seconds": final["seconds"],
-        "images_per_second": statistics.median(speeds),
+        "images_per_second": statistics.median(line["images_per_second"] for line in training),
         "data_wait": statistics.median(line["data_wait"] for line in training),
     }
 
 
+def _measures(line: dict[str, Any]) -> dict[str, Any]:
+    """The main head's measures in a line of `metrics.jsonl`."""
+    others = ("step", "epoch", "split", "stage", "seconds")
+    return {name: x for name, x in line.items() if name not in others and "/" not in name}
+
+
 def _figures(
-    evaluations: Sequence[dict[str, Any]], field: str, chosen: int | None
-) -> dict[str, float]:
-    """Figures of one head; `chosen` is the step that did best on the validation split, if any."""
-    values = {line["step"]: line[field] for line in evaluations}
+    evaluations: Sequence[dict[str, Any]], head: str, score: str, best: int | None
+) -> dict[str, Any]:
+    """Figures of one head; `best` is the step that did best on the validation split, if any."""
+    values = {line["step"]: line[f"{head}/{score}"] for line in evaluations}
     ordered = list(values.values())
     figures = {
-        "accuracy": ordered[-1],
+        "score": score,
+        "last": ordered[-1],
         "last_5_mean": statistics.fmean(ordered[-LAST_EPOCHS:]),
         "oracle_best": max(ordered),
     }
-    return figures if chosen is None else figures | {"best_validation": values[chosen]}
+    return figures if best is None else figures | {"best_validation": values[best]}
 
 
 def _main_last(heads: dict[str, Any]) -> dict[str, Any]:

@@ -187,6 +187,8 @@ def select_training_data(
     unknown = set(config.sets) - set(dataset.sets)
     if unknown:
         raise UserError(f"sets: no dataset {min(unknown)!r}, there are {', '.join(dataset.sets)}")
+    if config.unlabelled and config.pool:
+        raise UserError("unlabelled and pool exclude each other")
     dataset = dataset.of_coders(config.coders or dataset.coders)
     dataset = dataset._replace(label=config.label or dataset.label)
     labels = dataset.train.labels
@@ -194,14 +196,13 @@ def select_training_data(
     if config.sets:
         wanted &= np.isin(labels["set"], [dataset.sets.index(name) for name in config.sets])
     annotated = (labels["annotations"] != UNKNOWN).any(axis=1)
+    annotated |= np.isfinite(labels["va"]).any(axis=(1, 2))
     train = np.flatnonzero(wanted & (annotated | config.unlabelled))
     pool = np.flatnonzero(wanted & ~annotated) if config.pool else np.empty(0, np.int64)
     if not len(train):
         raise UserError(f"no training face was annotated by {', '.join(dataset.coders)}")
     rows = np.concatenate([train, pool]).astype(np.int32)
-    faces = (
-        dataset.train if len(rows) == len(wanted) and not len(pool) else dataset.train.take(rows)
-    )
+    faces = dataset.train if len(train) == len(wanted) else dataset.train.take(rows)
     trained_on = targets.targets(
         faces,
         dataset.label,

@@ -8,6 +8,7 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Set
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,30 +19,9 @@ from ml_collections import ConfigDict
 from ferjax import parallel, writers
 from ferjax.errors import UserError
 
-IMMATERIAL = {
-    # Of truth inference, annotation and evaluation; what is in the files is checked by itself.
-    "annotations",
-    "gold",
-    "path",
-    "table",
-    "trained",
-    "truth",
-    "annotate.batch_size",
-    "annotate.workers",
-    "batch_size",
-    "workers",
-    "data.in_memory",
-    "loop.keep",
-    "loop.log_steps",
-    "loop.save_epochs",
-    "loop.save_steps",
-    "loop.workers",
-    "parallel",
-}
-"""Fields that may change when a run is resumed: they say how it is computed, not what."""
-
-PLACES = {"cache", "dir", "path", "test_path"}
-"""Fields of `data` and its sets that may change likewise: what was there is checked by itself."""
+LOCATIONS = {"cache", "dir", "path", "test_path"}
+"""Fields of `data` and its sets that may change when a run is resumed: what is there is checked by
+itself."""
 
 PACKAGES = (
     *("ferjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy"),
@@ -50,8 +30,13 @@ PACKAGES = (
 """Whose versions a run writes down."""
 
 
-def check(workdir: Path, config: ConfigDict) -> None:
-    """Whether a run of this config may begin, or go on, in the workdir; writes nothing.
+def check(workdir: Path, config: ConfigDict, may_change: Set[str]) -> None:
+    """Checks that a run of this config may begin, or go on, in the workdir; writes nothing.
+
+    Args:
+      workdir: need not be there.
+      config: of the run, resolved.
+      may_change: fields that may differ from those of the run that was begun there.
 
     Raises:
       UserError: if it is no folder; if its `config.json` is none of ours, or a field that matters
@@ -68,11 +53,11 @@ def check(workdir: Path, config: ConfigDict) -> None:
     if path.exists():
         saved = _saved(path)
         if _begun(workdir):  # else the run before may have failed for a mistake in its config
-            _compare(workdir, saved, config)
+            _compare(workdir, saved, config, may_change)
 
 
-def claim(workdir: Path, config: ConfigDict, data: dict[str, Any]) -> None:
-    """Makes the workdir that of a run of this config on these data, or finds that it is.
+def claim(workdir: Path, config: ConfigDict, data: dict[str, Any], may_change: Set[str]) -> None:
+    """Makes the workdir that of a run of this config on these data, or checks that it is.
 
     Of several processes the first writes, and the others check that theirs are alike.
 
@@ -80,6 +65,7 @@ def claim(workdir: Path, config: ConfigDict, data: dict[str, Any]) -> None:
       workdir: is made if it isn't there.
       config: of the run, resolved.
       data: what tells the data from others, as JSON.
+      may_change: see `check`.
 
     Raises:
       UserError: as `check`; if the run was begun on other data; or if not all processes share the
@@ -91,12 +77,12 @@ def claim(workdir: Path, config: ConfigDict, data: dict[str, Any]) -> None:
     path = workdir / "config.json"
     if not path.exists():
         raise UserError(f"workdir {workdir} must be a folder that all processes share")
-    _compare(workdir, _saved(path), config)
+    _compare(workdir, _saved(path), config, may_change)
     _compare_data(workdir, data)
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested fields by their dotted names, as they are set on the command line."""
+    """Returns nested fields by their dotted names, as they are set on the command line."""
     if not isinstance(value, dict):
         return {name: value}
     return {
@@ -113,10 +99,12 @@ def _saved(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} was not written by a run: choose another workdir") from error
 
 
-def _compare(workdir: Path, saved: dict[str, Any], config: ConfigDict) -> None:
+def _compare(
+    workdir: Path, saved: dict[str, Any], config: ConfigDict, may_change: Set[str]
+) -> None:
     old, new = flat(saved), flat(_resolved(config))
     changed = [f for f in sorted(old.keys() | new.keys()) if old.get(f) != new.get(f)]
-    changed = [f for f in changed if f not in IMMATERIAL and not _is_place(f)]
+    changed = [f for f in changed if f not in may_change and not _is_location(f)]
     if changed:
         words = ", ".join(f"{f} was {old.get(f)}, is {new.get(f)}" for f in changed)
         raise UserError(f"{workdir} holds a run with another config: {words}")
@@ -128,9 +116,9 @@ def _compare_data(workdir: Path, data: dict[str, Any]) -> None:
         raise UserError(f"{workdir} holds a run on other data, see {path}")
 
 
-def _is_place(field: str) -> bool:
+def _is_location(field: str) -> bool:
     part, *_, name = field.split(".") if "." in field else (field, "")
-    return part == "data" and name in PLACES
+    return part == "data" and name in LOCATIONS
 
 
 def _write(workdir: Path, config: ConfigDict, data: dict[str, Any]) -> None:

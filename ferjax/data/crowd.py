@@ -1,4 +1,4 @@
-"""What a crowd's annotations of faces say together: posteriors of their truth, and matrices."""
+"""Truth inference on faces: posteriors of their truth, and a matrix for each coder."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,12 @@ from jax.sharding import Mesh
 from jaxtyping import Float32, Float64, Int32
 
 from ferjax import truth
-from ferjax.data.record import Dataset
 from ferjax.errors import UserError
-
-STARTS = ("majority", "spectral")
+from ferjax.truth.dawid_skene import check_start
 
 
 class Consensus(NamedTuple):
-    """What Dawid and Skene's EM finds.
+    """What Dawid and Skene's EM infers.
 
     Attributes:
       posteriors: [N, K] probability of each class; zeros for faces that nobody annotated.
@@ -27,15 +25,22 @@ class Consensus(NamedTuple):
     confusions: Float64[np.ndarray, "coders classes classes"]
 
 
+def check(annotations: Int32[np.ndarray, "rows coders"], classes: int, *, start: str) -> None:
+    """Checks that truth can be inferred from annotations.
+
+    Raises:
+      UserError: as `dawid_skene`.
+    """
+    _crowd(annotations, classes, start)
+
+
 def dawid_skene(
     annotations: Int32[np.ndarray, "rows coders"], classes: int, *, start: str, seed: int
 ) -> Consensus:
-    """EM over the annotations of faces, see `truth.dawid_skene`; each process does all of it.
-
-    The first one comes again alone when it writes the report, and must not wait for others.
+    """Runs EM over the annotations of faces, see `truth.dawid_skene`; each process does all of it.
 
     Args:
-      annotations: places among the classes, -1 where a coder said nothing.
+      annotations: indices of classes, -1 where a coder gave none.
       classes: how many there are.
       start: 'majority' or 'spectral'.
       seed: of the spectral start.
@@ -44,34 +49,26 @@ def dawid_skene(
       UserError: for another start, one that the coders don't suffice for, no annotation, or one of
         a class that there is not.
     """
+    crowd = _crowd(annotations, classes, start)
+    mesh = Mesh(np.array(jax.local_devices()), ("tasks",))
+    result = truth.dawid_skene(crowd, init=start, seed=seed, mesh=mesh)
+    posteriors = np.zeros((len(annotations), classes), np.float32)
+    posteriors[crowd.tasks] = result.posteriors
+    confusions = np.full((annotations.shape[1], classes, classes), 1 / classes)
+    confusions[crowd.workers] = result.confusions
+    return Consensus(posteriors, confusions)
+
+
+def _crowd(
+    annotations: Int32[np.ndarray, "rows coders"], classes: int, start: str
+) -> truth.Annotations:
     rows, coders = np.nonzero(annotations >= 0)
     if len(rows) == 0:
         raise UserError("truth inference: nobody annotated a training face")
     table = pa.table({"task": rows, "worker": coders, "label": annotations[rows, coders]})
-    mesh = Mesh(np.array(jax.local_devices()), ("tasks",))
     try:
         crowd = truth.Annotations.from_table(table, classes=range(classes))
-        found = truth.dawid_skene(crowd, init=start, seed=seed, mesh=mesh)
+        check_start(start, crowd)
     except (truth.TableError, truth.OptionError) as error:
         raise UserError(f"truth inference: {error}") from error
-    posteriors = np.zeros((len(annotations), classes), np.float32)
-    posteriors[crowd.tasks] = found.posteriors
-    confusions = np.full((annotations.shape[1], classes, classes), 1 / classes)
-    confusions[crowd.workers] = found.confusions
-    return Consensus(posteriors, confusions)
-
-
-def infer(dataset: Dataset, *, start: str, soft: bool, seed: int) -> Dataset:
-    """The dataset with labels `inferred`: [N, K] posteriors, or with `soft` unset the likeliest.
-
-    Raises:
-      UserError: see `dawid_skene`.
-    """
-    labels = dataset.train.labels
-    classes = len(dataset.classes)
-    found = dawid_skene(labels["annotations"], classes, start=start, seed=seed).posteriors
-    if not soft:
-        best = np.eye(classes, dtype=np.float32)[found.argmax(axis=1)]
-        found = best * (found.sum(axis=1, keepdims=True) > 0)
-    train = dataset.train._replace(labels=labels | {"inferred": found})
-    return dataset._replace(train=train)
+    return crowd

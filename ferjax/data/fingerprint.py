@@ -1,4 +1,4 @@
-"""Checksums that tell data apart, so that a run doesn't go on with other data than it began with."""
+"""Checksums that tell data apart, so that a run is not resumed on other data."""
 
 import zlib
 from collections.abc import Sequence

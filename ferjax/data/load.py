@@ -10,7 +10,7 @@ from ferjax.data.targets import VOTED, targets
 from ferjax.errors import UserError
 
 
-def load(config: ConfigDict, coders: tuple[str, ...] = ()) -> Dataset:
+def load_dataset(config: ConfigDict, coders: tuple[str, ...] = ()) -> Dataset:
     """Loads the dataset that a run's config describes, with its label noise and validation split.
 
     Args:

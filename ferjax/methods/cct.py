@@ -27,7 +27,8 @@ from ferjax.errors import UserError
 from ferjax.methods import method, stack
 from ferjax.methods.method import Info, Method, View
 from ferjax.methods.stack import Loss
-from ferjax.nn.networks import CLASS, Weights, network
+from ferjax.nn.heads import CLASS
+from ferjax.nn.networks import Weights, network
 
 RELEASED_FACTOR = 0.33
 VARIANTS = ("paper", "released")

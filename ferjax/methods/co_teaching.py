@@ -16,7 +16,7 @@ from ferjax.errors import UserError
 from ferjax.methods import method, stack
 from ferjax.methods.method import Info, Method, View
 from ferjax.methods.stack import Loss
-from ferjax.nn.networks import CLASS
+from ferjax.nn.heads import CLASS
 
 
 def make(config: ConfigDict, info: Info) -> Method:
@@ -51,7 +51,7 @@ def make(config: ConfigDict, info: Info) -> Method:
 def smallest(
     costs: Float[Array, " batch"], share: Float[Array, ""], view: View
 ) -> Bool[Array, " batch"]:
-    """Picks the share of the global batch's labelled faces that cost least, at least one of them."""
+    """Picks the share of the global batch's labelled faces that cost least, at least one."""
     costs = jnp.where(view.labelled > 0, costs, jnp.inf)
     ascending = jnp.sort(parallel.gather(costs, view.axis_name))
     labelled = jnp.isfinite(ascending).sum().astype(jnp.float32)

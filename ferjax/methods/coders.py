@@ -21,7 +21,8 @@ from ferjax.errors import UserError
 from ferjax.methods import stack
 from ferjax.methods.method import Info, Method, Metrics, Prediction, View
 from ferjax.methods.stack import Loss
-from ferjax.nn.networks import CLASS, Head, Network, Weights, network
+from ferjax.nn.heads import CLASS, Head
+from ferjax.nn.networks import Network, Weights, network
 from ferjax.optimizers import by_group
 
 NETWORK = "network"

@@ -20,7 +20,7 @@ from ferjax.errors import UserError
 from ferjax.methods import method, stack
 from ferjax.methods.method import Info, Method, View
 from ferjax.methods.stack import Loss
-from ferjax.nn.networks import CLASS
+from ferjax.nn.heads import CLASS
 
 LEAST = 1e-4
 """Probabilities are kept this far from 0 and 1, so that the logarithm is finite."""

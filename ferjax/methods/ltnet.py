@@ -163,8 +163,8 @@ def confusions(
 ) -> Float[np.ndarray, "coders classes classes"]:
     """Estimates coders' matrices from class probabilities of the faces; rows sum to one.
 
-    Goldberger & Ben-Reuven's (8): Σ_x p(i|x)·1[c chose j] / Σ_x p(i|x), over faces that c annotated.
-    Uniform where no such face may be of the class.
+    Goldberger & Ben-Reuven's (8): Σ_x p(i|x)·1[c chose j] / Σ_x p(i|x), over the faces that c
+    annotated. Uniform where no such face may be of the class.
     """
     classes = probs.shape[1]
     chosen = annotations[..., None] == np.arange(classes)

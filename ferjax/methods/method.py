@@ -1,7 +1,7 @@
 """What a method is: pure functions that turn faces and their labels into a state, step by step.
 
-Everything that changes is in the state; `train_step` is pure and is compiled by the loop with jit or
-pmap. See README.md in this folder for how to add a method.
+Everything that changes is in the state; `train_step` is pure, and the loop compiles it with jit or
+pmap. README.md in this folder shows how to add a method.
 """
 
 import enum
@@ -17,7 +17,8 @@ from ml_collections import ConfigDict
 
 from ferjax import augment, losses, parallel
 from ferjax.errors import UserError
-from ferjax.nn.networks import Head, Network, Weights
+from ferjax.nn.heads import Head
+from ferjax.nn.networks import Network, Weights
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]

@@ -6,6 +6,7 @@ axis, driven by `vmap`; they see the same views.
 """
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,8 @@ from ml_collections import ConfigDict
 from ferjax import augment, parallel
 from ferjax.methods import method
 from ferjax.methods.method import Batch, Info, Method, Metrics, Prediction, State, Stream, View
-from ferjax.nn.networks import CLASS, Head, Network, Weights, network
+from ferjax.nn.heads import CLASS, Head
+from ferjax.nn.networks import Network, Weights, network
 from ferjax.optimizers import optimizer
 
 Outputs = dict[str, Array]
@@ -34,8 +36,8 @@ class Loss(NamedTuple):
     """
 
     value: Float[Array, ""]
-    metrics: Metrics = {}
-    faces: dict[str, Array] = {}
+    metrics: Mapping[str, Array] = MappingProxyType({})
+    faces: Mapping[str, Array] = MappingProxyType({})
 
 
 LossFunction = Callable[[Outputs, View], Loss]
@@ -242,18 +244,20 @@ def _trained(
             opt_state=opt_state,
             faces=_with_rows(state.faces, batch["index"], result.faces, axis_name),
         )
-        return state, _summed({"loss": result.value} | shares | result.metrics, metrics, axis_name)
+        return state, _summed(
+            {"loss": result.value, **shares, **result.metrics}, metrics, axis_name
+        )
 
     return Method(init, train_step, metrics)
 
 
 def _with_rows(
-    faces: dict[str, Array], index: Array, rows: dict[str, Array], axis_name: str | None
+    faces: dict[str, Array], index: Array, rows: Mapping[str, Array], axis_name: str | None
 ) -> dict[str, Array]:
     """Writes the rows of the global batch, so that every device holds the same arrays."""
     if not rows:
         return faces
-    index, rows = parallel.gather((index, jax.lax.stop_gradient(rows)), axis_name)
+    index, rows = parallel.gather((index, jax.lax.stop_gradient(dict(rows))), axis_name)
     return faces | {name: faces[name].at[index].set(value) for name, value in rows.items()}
 
 

@@ -1,7 +1,7 @@
 """One network on one target a face: the baseline that every method is compared with.
 
-Cross-entropy on the given label for a class head; for a head of valence and arousal 1 − CCC over the
-global batch, or the mean squared error. With both heads the losses are added.
+Cross-entropy on the given label for a class head; for a head of valence and arousal 1 − CCC over
+the global batch, or the mean squared error. With both heads the losses are added.
 """
 
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from ferjax.errors import UserError
 from ferjax.methods import method, stack
 from ferjax.methods.method import Info, Method, View
 from ferjax.methods.stack import Loss
-from ferjax.nn.networks import CLASS, VA
+from ferjax.nn.heads import CLASS, VA
 
 VA_LOSSES = ("ccc", "mse")
 

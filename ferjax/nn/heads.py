@@ -21,7 +21,10 @@ class Head(NamedTuple):
     kind: str
 
 
-HEADS = {"class": Head("class", "class"), "va": Head("va", "va")}
+CLASS, VA = "class", "va"
+"""Names of the heads that a network can have; each is the only one of the kind."""
+
+HEADS = {CLASS: Head(CLASS, "class"), VA: Head(VA, "va")}
 """The heads that a network can have, by the name that a config gives them."""
 
 LAYERS = {"class": "classifier", "va": "va"}

@@ -9,7 +9,6 @@ import pyarrow as pa
 from ml_collections import ConfigDict
 
 from ferjax import annotate, writers
-from ferjax.data.record import read
 from ferjax.report import figures, page
 from ferjax.report.figures import Face
 from ferjax.report.parts import Picture, Pictures, configuration, percent
@@ -56,7 +55,7 @@ def _sheet(table: pa.Table, faces: annotate.Faces) -> Picture:
     """Faces drawn at random, with what was said of them."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(table))[:SHEET_FACES])
     said = table.take(pa.array(chosen)).to_pylist()
-    images, _ = read(faces.images, np.array([line["index"] for line in said]))
+    images, _ = faces.images.read(np.array([line["index"] for line in said]))
     drawn = []
     for image, x in zip(images, said, strict=True):
         lines = f"{x['label']} {percent(x['p_' + x['label']])}", Path(x["file"]).name[-22:]

@@ -107,11 +107,14 @@ def learning_curves(
     return figure
 
 
-def evaluation_curves(stages: Mapping[str, Sequence[Curve]]) -> Figure:
-    """Accuracy on the test split of every stage's heads over the steps of the stage.
+def evaluation_curves(
+    stages: Mapping[str, Sequence[Curve]], title: str = "Test accuracy, %"
+) -> Figure:
+    """Draws the score on the test split of every stage's heads over the steps of the stage.
 
     Args:
       stages: curves of each stage in [0, 1], the main head first.
+      title: of the figure.
     """
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     panel = figure.subplots()
@@ -133,7 +136,7 @@ def evaluation_curves(stages: Mapping[str, Sequence[Curve]]) -> Figure:
         for curve in percent:
             name = stage if len(percent) == 1 else f"{stage}/{curve.name}"
             named.append((curve._replace(name=name), colour))
-    panel.set_title("Test accuracy, %")
+    panel.set_title(title)
     panel.set_xlabel("training steps of the stage")
     _whole_axis(panel, last_step)
     _label_ends(panel, named, gap=0.045, number="{:.1f}")

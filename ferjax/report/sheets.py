@@ -7,12 +7,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
 
-from ferjax.data.record import UNKNOWN, Dataset, given_labels
+from ferjax.data.record import UNKNOWN, Dataset
+from ferjax.data.targets import INFERRED
 from ferjax.evaluate import right_classes
 from ferjax.report import figures
 from ferjax.report.figures import Face
-from ferjax.report.learner import Learner
 from ferjax.report.parts import Picture, percent
+from ferjax.report.trained import Trained
 
 SHEET_FACES = 18
 """Faces on each sheet."""
@@ -56,16 +57,14 @@ def test_faces(
 
 def doubts(
     predictions: Mapping[str, np.ndarray],
-    learner: Learner,
+    trained: Trained,
     dataset: Dataset,
     result: dict[str, Any],
 ) -> Iterator[Picture]:
     """Training faces whose given label the headline finds least likely."""
     train, classes = dataset.train, dataset.classes
     probs, rows = predictions["train"], predictions["train_rows"]
-    seen = learner.dataset
-    given = given_labels(seen.train.labels, seen.coders, seen.label)
-    given = given[np.searchsorted(learner.rows, rows)]
+    given = trained.given[np.searchsorted(trained.rows, rows)]
     truth = train.truth[rows]
     faces = []
     for place in most_doubted(probs, given, SHEET_FACES):
@@ -87,7 +86,7 @@ def doubts(
             "doubts.png",
             figures.face_sheet(faces),
             "Training faces with the given label, the network's, and the truth.",
-            _doubt_caption(probs, given, truth, result["headline"]) + _of_several(seen),
+            _doubt_caption(probs, given, truth, result["headline"]) + _of_several(trained, dataset),
         )
 
 
@@ -139,10 +138,13 @@ def _doubt_caption(probs: np.ndarray, given: np.ndarray, truth: np.ndarray, head
     return text
 
 
-def _of_several(dataset: Dataset) -> str:
+def _of_several(trained: Trained, dataset: Dataset) -> str:
     """What 'given' means if faces have several annotations."""
-    several = (dataset.train.labels["annotations"] != UNKNOWN).sum(axis=1).max(initial=0) > 1
-    if not several or dataset.label in (*dataset.coders, "votes", "multi_target"):
+    columns = [dataset.coders.index(name) for name in trained.coders]
+    annotations = dataset.train.labels["annotations"][:, columns]
+    several = (annotations != UNKNOWN).sum(axis=1).max(initial=0) > 1
+    if not several or trained.label in (*trained.coders, "votes", "multi_target"):
         return ""
-    found = "what truth inference finds" if dataset.label == "inferred" else "the most frequent"
-    return f" Where several coders annotated a face, the given label is {found}."
+    kind = "the one that truth inference finds likeliest"
+    kind = kind if trained.label in INFERRED else "the most frequent"
+    return f" Where several coders annotated a face, the given label is {kind}."

@@ -1,4 +1,4 @@
-"""The report of training runs and of sweeps over them.
+"""The report of a training run.
 
 Everything is drawn from what the run left behind (`metrics.jsonl`, each stage's `predictions.npz`,
 `config.json`), so that a report can be written again at any time. It is analysis after training and
@@ -13,97 +13,75 @@ import matplotlib
 import numpy as np
 from ml_collections import ConfigDict
 
-from ferjax import results, sweep, writers
+from ferjax import results, writers
 from ferjax.data.record import Dataset
 from ferjax.report import coders, curves, figures, page, sheets
-from ferjax.report.learner import read_learner
 from ferjax.report.parts import Picture, Pictures, configuration, duration
+from ferjax.report.trained import read_trained
+
+NAMES = {
+    "accuracy": "test accuracy",
+    "uar": "mean recall (UAR)",
+    "macro_f1": "macro F1",
+    "ccc": "CCC",
+    "ccc_valence": "CCC of valence",
+    "ccc_arousal": "CCC of arousal",
+    "rmse": "RMSE",
+    "mse": "MSE",
+    "sign_agreement": "sign agreement",
+}
+"""Measures, as the report calls them."""
+
+SHARES = ("accuracy", "uar", "macro_f1", "sign_agreement")
+"""Measures that are written in per cent."""
 
 
 def write(config: ConfigDict, folder: Path, dataset: Dataset, result: dict[str, Any]) -> None:
     """Writes the report of a finished run; for process 0 alone.
 
     Args:
-      config: of the run, resolved; `stages` and `headline` name what is shown.
+      config: of the run, resolved; `headline` is the stage shown in detail.
       folder: the run's workdir.
-      dataset: what was learnt from and evaluated on; few faces are read from it.
+      dataset: of the run, with the annotations of all coders; few faces are read from it.
       result: of `results.summarise`.
     """
     show = Pictures(folder / "report").show
-    stages = _lines_by_stage(folder)
-    predictions = np.load(folder / "stages" / config.headline / "predictions.npz")
-    learners = {name: read_learner(folder, name, dataset) for name in stages}
-    headline = learners[config.headline]
+    stages = {name: x for name, x in lines_by_stage(folder).items() if name in result["stages"]}
+    trained = {name: read_trained(folder, name) for name in stages}
     with matplotlib.rc_context(figures.STYLE):
         sections = {
             "Results": _results(result),
-            "Accuracy over steps": show(curves.test_accuracy(stages)),
-            "Training": show(curves.training(stages, learners)),
-            "What is taken for what": show([_confusion(result, dataset)]),
-            "Coders and latent truth": show(
-                coders.pictures(
-                    headline.learnt, predictions, dataset.of_coders(headline.dataset.coders)
-                )
-            ),
-            "Test faces": show(sheets.test_faces(predictions, dataset, result)),
-            "Labels in doubt": show(sheets.doubts(predictions, headline, dataset, result)),
-            "Data and configuration": _provenance(config, folder, dataset),
+            "Scores over steps": show(curves.test_scores(stages)),
+            "Training": show(curves.training(stages, trained, dataset)),
         }
+        if "confusion" in result:
+            predictions = np.load(folder / "stages" / config.headline / "predictions.npz")
+            headline = trained[config.headline]
+            sections |= {
+                "Confusion": show([_confusion(result, dataset)]),
+                "Coders and latent truth": show(
+                    coders.pictures(
+                        headline.learnt, predictions, dataset.of_coders(headline.coders)
+                    )
+                ),
+                "Test faces": show(sheets.test_faces(predictions, dataset, result)),
+                "Labels in doubt": show(sheets.doubts(predictions, headline, dataset, result)),
+            }
+        sections["Data and configuration"] = provenance(config, folder, dataset)
     title = f"{result['headline']} on {config.data.name}"
     filled = {name: text for name, text in sections.items() if text}
     text = page.document(title, _lead(result, dataset), filled)
     writers.write_text(folder / "report" / "index.html", text)
 
 
-def write_sweep(config: ConfigDict, folder: Path, dataset: Dataset, table: sweep.Table) -> None:
-    """Writes the report of a finished sweep; for process 0 alone.
-
-    Args:
-      config: of the run, resolved.
-      folder: the run's workdir.
-      dataset: what was learnt from and evaluated on.
-      table: what came out.
-    """
-    show = Pictures(folder / "report").show
-    rows = {f"{value:g}": [f"{x:.2f}" for x in cells] for value, cells in table.rows.items()}
-    columns = (table.varied, *(f"{column}, %" for column in table.columns))
-    with matplotlib.rc_context(figures.STYLE):
-        picture = Picture(
-            "sweep.png",
-            figures.swept_accuracy(table.varied, table.columns, table.rows),
-            f"Test accuracy by {table.varied}.",
-            "Accuracy of the last weights on the test faces. To choose the best of these values "
-            "is to look at the test set; and one run of each says little where they lie close.",
-        )
-        sections = {
-            "Results": page.table(columns, rows) + show([picture]),
-            "Accuracy over steps": show(curves.test_accuracy(_lines_by_stage(folder))),
-            "Data and configuration": _provenance(config, folder, dataset),
-        }
-    title = f"Sweep over {table.varied} on {config.data.name}"
-    text = page.document(title, page.paragraph(_faces(dataset), "lead"), sections)
-    writers.write_text(folder / "report" / "index.html", text)
-
-
-def _lead(result: dict[str, Any], dataset: Dataset) -> str:
-    return page.paragraph(_faces(dataset), "lead") + page.key_figures(
-        {
-            "test accuracy": f"{result['test_accuracy']:.1%}",
-            "mean recall (UAR)": f"{result['uar']:.1%}",
-            "macro F1": f"{result['macro_f1']:.1%}",
-            "training speed": f"{result['images_per_second']:,.0f} img/s",
-            "time of all stages": duration(result["wall_seconds"]),
-            "peak memory": f"{result['peak_memory_bytes'] / 2**30:.1f} GiB",
-        }
-    )
-
-
-def _faces(dataset: Dataset) -> str:
+def count_faces(dataset: Dataset) -> str:
+    """Returns a sentence that says how many faces there are."""
     train, test = len(dataset.train.images), len(dataset.test.images)
     return f"{train:,} training and {test:,} test images."
 
 
-def _lines_by_stage(folder: Path) -> dict[str, list[dict[str, Any]]]:
+def lines_by_stage(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Reads the lines of `metrics.jsonl` by stage, without those about labelling."""
     stages: dict[str, list[dict[str, Any]]] = {}
     for line in writers.MetricsFile(folder / "metrics.jsonl").read():
         if line["split"] != "annotate":
@@ -111,16 +89,50 @@ def _lines_by_stage(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return stages
 
 
-def _results(result: dict[str, Any]) -> str:
-    figures_of = results.table_rows(result["stages"])
-    columns = results.columns_of(figures_of)
-    rows = {
-        name: [f"{100 * row[field]:.2f}" for field in columns] for name, row in figures_of.items()
+def provenance(config: ConfigDict, folder: Path, dataset: Dataset) -> str:
+    """Returns the HTML that says what the data and the config were."""
+    data = [
+        f"classes: {', '.join(dataset.classes)}",
+        f"coders: {', '.join(dataset.coders)}",
+        f"trained on: {dataset.label}",
+        *dataset.notes,
+    ]
+    return page.bullets(data) + "\n" + configuration(config, folder)
+
+
+def _lead(result: dict[str, Any], dataset: Dataset) -> str:
+    final = next(x for name, x in result["stages"].items() if _is_headline(name, result))["final"]
+    measures = {
+        NAMES[name]: f"{final[name]:.1%}" if name in SHARES else f"{final[name]:.3f}"
+        for name in NAMES
+        if name in final
     }
+    return page.paragraph(count_faces(dataset), "lead") + page.key_figures(
+        measures
+        | {
+            "training speed": f"{result['images_per_second']:,.0f} img/s",
+            "time of all stages": duration(result["wall_seconds"]),
+            "peak memory": f"{result['peak_memory_bytes'] / 2**30:.1f} GiB",
+        }
+    )
+
+
+def _is_headline(stage: str, result: dict[str, Any]) -> bool:
+    return result["headline"].split("/")[0] == stage
+
+
+def _results(result: dict[str, Any]) -> str:
+    parts = []
+    for title, group in results.tables(result["stages"]).items():
+        columns = results.figures_of(group)
+        rows = {name: [f"{100 * row[x]:.2f}" for x in columns] for name, row in group.items()}
+        parts.append(page.table((title, *columns.values()), rows, marked=result["headline"]))
     stages = {
         name: [
-            f"{100 * stage['final']['uar']:.2f}",
-            f"{100 * stage['final']['macro_f1']:.2f}",
+            *(
+                f"{100 * stage['final'][x]:.2f}" if x in stage["final"] else "–"
+                for x in ("uar", "macro_f1")
+            ),
             f"{stage['images_per_second']:,.0f}",
             f"{stage['data_wait']:.1%}",
         ]
@@ -128,7 +140,7 @@ def _results(result: dict[str, Any]) -> str:
     }
     return "\n".join(
         [
-            page.table(("test accuracy, %", *columns.values()), rows, marked=result["headline"]),
+            *parts,
             page.paragraph(
                 "Oracle best is the best evaluation of the run. It looks at the test set to choose "
                 "its epoch, so it is no result: it shows what was lost by training to the end."
@@ -158,13 +170,3 @@ def _recalls(counts: np.ndarray, classes: Sequence[str]) -> str:
     return "; ".join(
         f"{name} {shares[k, k]:.0%} right" for k, name in enumerate(classes) if counts[k].any()
     )
-
-
-def _provenance(config: ConfigDict, folder: Path, dataset: Dataset) -> str:
-    data = [
-        f"classes: {', '.join(dataset.classes)}",
-        f"coders: {', '.join(dataset.coders)}",
-        f"trained on: {dataset.label}",
-        *dataset.notes,
-    ]
-    return page.bullets(data) + "\n" + configuration(config, folder)

@@ -23,8 +23,9 @@ from jaxtyping import Int32
 from ml_collections import ConfigDict
 
 from ferjax import annotate, augment, parallel, predictor, results, train, writers
-from ferjax.data import crowd, load
+from ferjax.data import crowd
 from ferjax.data.fingerprint import fingerprint
+from ferjax.data.load import load_dataset
 from ferjax.data.record import UNKNOWN, Dataset
 from ferjax.data.targets import INFERRED
 from ferjax.errors import UserError
@@ -137,7 +138,7 @@ def plan_recipes(
         config=config,
         recipes=recipes,
         folder=folder,
-        dataset=load.load(config, _trusted(config)),
+        dataset=load_dataset(config, _trusted(config)),
         metrics=MetricsFile(folder / "metrics.jsonl"),
         devices=parallel.find_devices(config.parallel),
     )
@@ -279,12 +280,12 @@ def _training_stage(run: Run, name: str) -> Stage:
             writers.write_json(training.folder / predictor.STAGE, describe(training))
         return state
 
-    def load(outputs: dict[str, Any]) -> State:
+    def restore(outputs: dict[str, Any]) -> State:
         training = run.training(name, outputs)
         return train.restore_finished(training, inputs_of(method_needs, outputs))
 
     needs = needs_of(run.recipes[name], run.dataset.label)
-    return Stage(name, needs, work, load)
+    return Stage(name, needs, work, restore)
 
 
 def _method_needs(run: Run, name: str) -> dict[str, str]:
@@ -311,8 +312,8 @@ def describe(training: train.Training) -> dict[str, Any]:
 def _write_predictions(training: train.Training, state: State) -> None:
     """Writes the main head's predictions of the test split and of some training faces.
 
-    `train_rows` are rows of the training split of the run; `rows` and `given` are those of all
-    training faces of the stage, and their given labels.
+    `train_rows` are rows of the run's training split; `rows` are those of all training faces of the
+    stage and `given` their given labels; `kind` is that of the head.
     """
     split, test = training.dataset.train, training.dataset.test
     rows = np.random.default_rng(training.config.seed).permutation(len(split.images))
@@ -328,6 +329,7 @@ def _write_predictions(training: train.Training, state: State) -> None:
             train_rows=training.rows[rows],
             rows=training.rows[: len(split.images)],
             given=training.given,
+            kind=training.prediction.heads[0].kind,
         )
 
 
@@ -370,13 +372,13 @@ def _annotation_stage(run: Run, name: str) -> Stage:
             run.metrics,
             name,
         )
-        return load(outputs)
+        return restore(outputs)
 
-    def load(outputs: dict[str, Any]) -> Int32[np.ndarray, " rows"]:
+    def restore(outputs: dict[str, Any]) -> Int32[np.ndarray, " rows"]:
         return annotate.labels(labels, classes, len(faces.names))
 
     needs = (model_stage, *needs_of(run.recipes[model_stage], run.dataset.label))
-    return Stage(name, needs, work, load, lambda: annotate.complete(labels))
+    return Stage(name, needs, work, restore, lambda: annotate.complete(labels))
 
 
 # --- Stages that infer the truth ---
@@ -427,12 +429,12 @@ def _inference_stage(run: Run, name: str) -> Stage:
                 np.savez(file, **consensus._asdict())
         return consensus
 
-    def load(outputs: dict[str, Any]) -> crowd.Consensus:
+    def restore(outputs: dict[str, Any]) -> crowd.Consensus:
         with np.load(path) as saved:
             return crowd.Consensus(**{field: saved[field] for field in crowd.Consensus._fields})
 
     needs = needs_of(run.recipes[name], run.dataset.label)
-    return Stage(name, needs, work, load, path.exists)
+    return Stage(name, needs, work, restore, path.exists)
 
 
 class Kind(NamedTuple):

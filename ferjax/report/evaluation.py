@@ -8,9 +8,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ferjax import writers
-from ferjax.cross_dataset import OVERALL
 from ferjax.report import figures, page
 from ferjax.report.parts import Picture, Pictures, configuration
+
+OVERALL = "overall"
+"""Name of the mean over all test sets."""
 
 
 def write(

@@ -1,0 +1,97 @@
+"""Repeats a run, each time in a workdir of its own, and tabulates mean ± deviation."""
+
+import copy
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from ferjax import results, runs, writers
+from ferjax.errors import UserError
+
+COLUMNS = ("last", "oracle_best", "best_validation")
+"""Figures of a head's score that are tabulated, see `results.FIGURES`."""
+
+Spread = tuple[float, float]
+"""Mean and deviation, of the sample (n − 1); 0 of a single value."""
+
+
+def over_seeds(config: ConfigDict, folder: Path) -> None:
+    """Runs a config for each of `config.seeds` in `folder/seed-<n>/`, and tabulates the results.
+
+    Each is a whole workdir; what is finished there is not trained again.
+
+    Args:
+      config: with its references, so that fields that follow `seed` still do.
+      folder: of all.
+
+    Raises:
+      UserError: for a seed that is named twice, a run of another kind than training, or a mistake
+        in one.
+      Preempted: when asked to stop, after saving.
+    """
+    seeds = tuple(config.seeds)
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds: one of {seeds} is named twice")
+    if config.run != "train":
+        raise UserError(f"seeds: run={config.run!r} cannot be repeated, only 'train'")
+    folders = [folder / f"seed-{seed}" for seed in seeds]
+    for seed, one in zip(seeds, folders, strict=True):
+        repeated = copy.deepcopy(config)
+        repeated.seed, repeated.seeds = seed, ()
+        runs.run(repeated.copy_and_resolve_references(), one)
+    if jax.process_index() == 0:
+        result = summarise([json.loads((one / "result.json").read_text()) for one in folders])
+        writers.write_json(folder / "result.json", {"seeds": list(seeds)} | result)
+        print(format_table(result))
+
+
+def summarise(repeated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Computes mean and deviation over the `result.json` of several runs.
+
+    Returns:
+      `rows`, for each head and stage by its name in the table: `score` and, as (mean, deviation)
+      in [0, 1], the figures of `COLUMNS` and `drop`, by how much the last evaluation lies below the
+      best one; and `each`, the last score of each run. `latent_truth` likewise by stage.
+    """
+    tables = [results.table_rows(result["stages"]) for result in repeated]
+    rows: dict[str, dict[str, Any]] = {}
+    for name, first in tables[0].items():
+        group = [table[name] for table in tables]
+        rows[name] = {"score": first["score"]} | {
+            figure: _spread([row[figure] for row in group]) for figure in COLUMNS if figure in first
+        }
+        rows[name]["drop"] = _spread([row["oracle_best"] - row["last"] for row in group])
+        rows[name]["each"] = [row["last"] for row in group]
+    latent = {
+        name: _spread([result["latent_truth"][name] for result in repeated])
+        for name in repeated[0]["latent_truth"]
+    }
+    return {"headline": repeated[0]["headline"], "rows": rows, "latent_truth": latent}
+
+
+def format_table(result: Mapping[str, Any]) -> str:
+    """Formats mean ± deviation of every head and stage, in per cent."""
+    rows = result["rows"]
+    width = max(16, *(len(name) + 2 for name in rows))
+    count = len(next(iter(rows.values()))["each"])
+    lines = []
+    for score, title in results.SCORES.items():
+        group = {name: row for name, row in rows.items() if row["score"] == score}
+        if not group:
+            continue
+        columns = [x for x in (*COLUMNS, "drop") if all(x in row for row in group.values())]
+        titles = "  ".join(f"{results.FIGURES.get(x, x):>18}" for x in columns)
+        lines.append(f"{title + f', {count} seeds':<{width}}  {titles}")
+        for name, row in group.items():
+            cells = (f"{100 * mean:9.2f} ± {100 * dev:6.2f}" for mean, dev in map(row.get, columns))
+            lines.append(f"{name:<{width}}  {'  '.join(cells)}")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
