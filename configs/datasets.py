@@ -25,6 +25,7 @@ def base(dataset: str) -> ConfigDict:
         raise UserError(f"unknown dataset {dataset!r}; there are {', '.join(known)}")
     config = ConfigDict()
     config.seed = 0
+    config.seeds = ()
     config.run = "train"
     # A coder's name or one of `methods.method.LABELS`; '': as the dataset is labelled.
     config.label = ""
@@ -53,14 +54,16 @@ def recipe(method: str, dataset: str) -> ConfigDict:
     network has to fit the faces and begin to learn wrong labels by heart in a few hundred steps.
     """
     config = ConfigDict()
+    config.kind = "train"
     config.method = method
+    if method == "supervised":
+        config.va_loss, config.va_weight = "ccc", 1.0
     config.needs = ConfigDict()  # {name known to the method: stage}
     config.sets = ()  # datasets of a union to train on; (): all
     config.coders = ()  # whose annotations count; (): everybody's
     config.label = ""  # what this stage trains on; '': as the run
-    config.inference = ConfigDict()  # of label 'inferred'
-    config.inference.start = "majority"  # or 'spectral'
-    config.inference.soft = False  # train on posteriors instead of on the likeliest class
+    config.annotations = ()
+    config.pool = False
     config.unlabelled = False  # keep faces that none of these annotated
     config.balanced = False  # draw every class as often
     config.set_weights = ()  # how often to draw from each dataset of a union; (): as many as it has
@@ -105,7 +108,7 @@ def alike(other: ConfigDict, dataset: str) -> ConfigDict:
     """
     config = recipe("supervised", dataset)
     for field in config:
-        if field not in ("method", "needs", "optimizer", "label", "inference"):
+        if field not in ("method", "needs", "optimizer", "label", "va_loss", "va_weight"):
             config[field] = other.get_oneway_ref(field)
     config.optimizer = following(other.optimizer)
     return config
@@ -197,6 +200,8 @@ def _model(name: str, width: int, stem: str, stem_stride: int) -> ConfigDict:
     config.stem = stem  # 'imagenet' (7×7/2 and pooling) or 'small' (3×3)
     config.stem_stride = stem_stride  # of the small stem
     config.input = "imagenet"  # how bytes become numbers; or 'bgr'
+    config.heads = ("class",)
+    config.dropout = 0.0
     config.dtype = "float32"  # of the computation; parameters are float32
     return config
 

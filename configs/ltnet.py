@@ -68,13 +68,14 @@ def ltnet(dataset: str) -> ConfigDict:
     config = datasets.recipe("ltnet", dataset)
     config.loss = "paper"  # or 'released'
     config.coder_weights = ()  # one a coder; (): ones
+    config.reduction = ""
     config.transition = ConfigDict()
     config.transition.constraint = "normalise"  # as the paper has it; or 'softmax', 'project'
     config.transition.epsilon = 1e-5  # the authors', on faces
     config.transition.shared = False
     config.transition.start = "identity"  # or 'dawid_skene', 'confusion', 'given'
     config.transition.matrices = ()
-    config.transition.delta = 0.01
+    config.transition.delta = -1.0
     # Adam would move all entries alike, and mistakes that nobody makes would grow.
     config.transition.optimizer = "sgd"  # '': the network's
     config.transition.rate = 3.0  # times the network's
@@ -175,7 +176,9 @@ def _table_1(config: ConfigDict, dataset: str) -> None:
         ("em_posterior", "majority", True),
     ):
         config[name] = em(config.ltnet, dataset)
-        config[name].inference.update(start=start, soft=soft)
+        config[name].label = "posterior" if soft else "inferred"
+        config[name].needs.truth = f"consensus_{start}"
+        config[f"consensus_{start}"] = ConfigDict({"kind": "infer", "start": start, "annotations": (), "sets": (), "coders": ()})
     config.nal = nal(config.ltnet, dataset)
     config.nal.coder_weights = (1 / 3,) * 3  # the mean over annotations: the mixture
     config.e2e_fc = e2e_fc(config.ltnet, dataset)

@@ -1,6 +1,7 @@
 """A run small enough for a test: eight-pixel faces of two kinds, a network of one block."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -8,18 +9,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import cct
-from ferjax import parallel, plan, train
-from ferjax.data.record import CLASSES, Dataset, Split
+from ferjax import parallel, train
+from ferjax.data.record import CLASSES, Dataset, InMemory, Split
 from ferjax.methods.method import State
-from ferjax.nn import resnet
+from ferjax.nn import networks
+from ferjax.nn.resnet import Architecture, ResNet
+from ferjax.runs.train import SHARED
 from ferjax.writers import MetricsFile
 
 NETWORK = "tiny"
+one_block = partial(ResNet, Architecture((1,)))
 
 
 def use_tiny_network(monkeypatch) -> None:
     """Makes `model.name='tiny'` known: one residual block, compiled in a second."""
-    monkeypatch.setitem(resnet._NETWORKS, NETWORK, resnet.Architecture((1,)))
+    monkeypatch.setitem(networks.NETWORKS, NETWORK, one_block)
 
 
 def config(**changes) -> ConfigDict:
@@ -38,7 +42,7 @@ def config(**changes) -> ConfigDict:
 def stage_config(stage: str, **changes) -> ConfigDict:
     """What `train.prepare` takes for one stage of `config`."""
     whole = config(**changes).copy_and_resolve_references()
-    return plan.join(whole[stage], whole)
+    return ConfigDict({part: whole[part] for part in SHARED} | whole[stage].to_dict())
 
 
 def dataset(train_size: int = 40, test_size: int = 20, seed: int = 0) -> Dataset:
@@ -47,8 +51,7 @@ def dataset(train_size: int = 40, test_size: int = 20, seed: int = 0) -> Dataset
         classes=CLASSES[:2],
         coders=("coder",),
         image_shape=(8, 8, 1),
-        train=split(train_size, seed),
-        test=split(test_size, seed + 1),
+        splits={"train": split(train_size, seed), "test": split(test_size, seed + 1)},
     )
 
 
@@ -60,7 +63,7 @@ def split(size: int, seed: int) -> Split:
     images[truth == 0, :4] += 100
     images[truth == 1, 4:] += 100
     return Split(
-        images=images.astype(np.uint8),
+        images=InMemory(images.astype(np.uint8)),
         labels={
             "annotations": truth[:, None].copy(),
             "va": np.full((size, 1, 2), np.nan, np.float32),
@@ -74,7 +77,8 @@ def split(size: int, seed: int) -> Split:
 def without_truth() -> Dataset:
     """As `dataset`, but nobody knows the truth of its training faces."""
     data = dataset()
-    return data._replace(train=data.train._replace(truth=np.full_like(data.train.truth, -1)))
+    truth = np.full_like(data.train.truth, -1)
+    return data.with_split("train", data.train._replace(truth=truth))
 
 
 def partly_labelled() -> Dataset:
@@ -83,7 +87,7 @@ def partly_labelled() -> Dataset:
     annotations = data.train.labels["annotations"].copy()
     annotations[:12] = -1
     labels = data.train.labels | {"annotations": annotations}
-    return data._replace(train=data.train._replace(labels=labels))
+    return data.with_split("train", data.train._replace(labels=labels))
 
 
 def prepare(
