@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ferjax.data import record, synthetic
+from ferjax.data.synthetic.dataset import parameters
 from ferjax.errors import UserError
 
 CLASSES = len(synthetic.EXPRESSIONS)
@@ -102,7 +103,7 @@ def test_labels_of_many_faces_are_those_of_each_alone():
 def test_an_unambiguous_face_shows_the_action_units_of_its_label():
     indices = np.arange(60)
     truths = synthetic.truths(2, indices)
-    shown = [vars(synthetic._parameters(2, index, 0.0)[0]) for index in range(60)]
+    shown = [vars(parameters(2, index, 0.0)[0]) for index in range(60)]
     least = synthetic.MIN_INTENSITY * 0.8
     for name, unit in [
         ("happy", "corner_pull"),
@@ -112,8 +113,8 @@ def test_an_unambiguous_face_shows_the_action_units_of_its_label():
         ("disgust", "nose_wrinkle"),
         ("anger", "brow_lower"),
     ]:
-        chosen = np.flatnonzero(truths == record.CLASSES.index(name))
-        assert all(shown[index][unit] >= least for index in chosen)
+        rows = np.flatnonzero(truths == record.CLASSES.index(name))
+        assert all(shown[index][unit] >= least for index in rows)
     for index in np.flatnonzero(truths == record.CLASSES.index("neutral")):
         assert max(shown[index].values()) == 0
 
@@ -231,7 +232,7 @@ def test_rows_and_names_past_the_end_raise():
         ({"image_size": 8}, "image_size"),
         ({"ambiguity": 1.5}, "ambiguity"),
         ({"confusions": (nested(np.eye(6)),)}, r"confusions\[0\] must have 7 rows of 7"),
-        ({"confusions": (nested(FUZZY),) * 2}, "2 matrices, but data.coders 1 names"),
+        ({"confusions": (nested(FUZZY),) * 2}, "2 matrices, but data.coders has 1 names"),
         (
             {"confusions": (nested(FUZZY), (0.5, 0.5)), "coders": TWO},
             r"confusions\[1\] must have 7 rows of 7",

@@ -1,0 +1,78 @@
+"""Charts of single numbers: stacked bars, histograms and scatter plots."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from ferjax.report.figures.style import INK, PART_COLOURS, STAGE_COLOURS
+
+
+def stacked_shares(
+    shares: Float[np.ndarray, "bars parts"], names: Sequence[str], parts: Sequence[str]
+) -> Figure:
+    """Bars of parts that sum to one, in per cent.
+
+    Args:
+      shares: in [0, 1].
+      names: of the bars.
+      parts: names of the parts.
+    """
+    figure = Figure(figsize=(11, 0.9 + 0.42 * len(names)), layout="constrained")
+    panel = figure.subplots()
+    places = np.arange(len(names))
+    starts = np.cumsum(shares, axis=1) - shares
+    for part, name in enumerate(parts):
+        widths, left = 100 * shares[:, part], 100 * starts[:, part]
+        panel.barh(places, widths, 0.72, left=left, color=PART_COLOURS[part], label=name, lw=0)
+        for place in places[widths >= 4]:
+            middle = left[place] + widths[place] / 2
+            colour = "white" if part in (0, 2) else INK
+            text = f"{widths[place]:.0f}"
+            panel.text(middle, place, text, ha="center", va="center", color=colour)
+    panel.set_yticks(places, names)
+    panel.invert_yaxis()
+    panel.set_xlim(0, 100)
+    panel.grid(False)
+    panel.set_xlabel("faces, %")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def histogram(values: Float[np.ndarray, " values"], top: float, name: str, counted: str) -> Figure:
+    """How many values in [0, top] lie where, the numbers on a logarithmic scale.
+
+    Args:
+      values: in any order.
+      top: the largest that can be.
+      name: of the values.
+      counted: what each of them belongs to.
+    """
+    figure = Figure(figsize=(8.2, 3.4), layout="constrained")
+    panel = figure.subplots()
+    counts, edges = np.histogram(np.clip(values, 0, top), bins=40, range=(0, top))
+    panel.bar(edges[:-1], counts, np.diff(edges), align="edge", color=STAGE_COLOURS[1], lw=0)
+    panel.set_yscale("log")
+    panel.set_ylim(0.7, 1.5 * max(counts.max(), 1))
+    panel.set_xlim(0, top)
+    panel.set_xlabel(name)
+    panel.set_ylabel(counted)
+    return figure
+
+
+def scatter(
+    across: Int[np.ndarray, " points"], up: Float[np.ndarray, " points"], name: str, value: str
+) -> Figure:
+    """Points of a positive number, on a logarithmic scale, and a value in per cent."""
+    figure = Figure(figsize=(8.2, 4.2), layout="constrained")
+    panel = figure.subplots()
+    panel.plot(across, up, "o", ms=5, mec="none", alpha=0.5, color=STAGE_COLOURS[1], clip_on=False)
+    panel.set_xscale("log")
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    panel.set_xlim(0.8, max(10.0, 1.25 * float(across.max())))
+    panel.set_ylim(0, 100)
+    panel.set_xlabel(name)
+    panel.set_ylabel(value)
+    return figure

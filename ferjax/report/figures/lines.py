@@ -1,0 +1,292 @@
+"""Figures of lines: learning curves, evaluations, weights, and accuracy against what was varied."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ferjax.report.figures.style import DASHES, MARKERS, MUTED, STAGE_COLOURS, stage_colour
+
+EPOCHS = "epochs of the stage"
+
+_DROP = 0.01
+"""A best evaluation is marked where the last one lies further below it than this."""
+
+
+class Curve(NamedTuple):
+    """One line of a figure.
+
+    Attributes:
+      name: its label.
+      at: finished epochs, or steps, at each point.
+      values: one a point; nan where there is none.
+    """
+
+    name: str
+    at: Float[np.ndarray, " points"]
+    values: Float[np.ndarray, " points"]
+
+
+def learning_curves(
+    stages: Mapping[str, tuple[Sequence[Curve], Sequence[Curve]]], right_labels: Mapping[str, float]
+) -> Figure:
+    """Loss with its terms, and accuracy on the given labels, a row for each stage.
+
+    Args:
+      stages: (losses, accuracies in [0, 1]) of each stage, the main ones first.
+      right_labels: share of the labels given to a stage that are right, where known; a network that
+        agrees with more of them than that has learnt wrong ones by heart.
+    """
+    figure = Figure(figsize=(11, 0.4 + 2.9 * len(stages)), layout="constrained")
+    panels = figure.subplots(len(stages), 2, squeeze=False)
+    limits = _limits([rates for _, rates in stages.values()], right_labels)
+    for row, (stage, (terms, accuracies)) in enumerate(stages.items()):
+        loss, accuracy = panels[row]
+        colour = stage_colour(row)
+        _plot(loss, terms, colour)
+        loss.set_title(f"{stage}: training loss")
+        loss.set_ylim(bottom=min(0.0, loss.get_ylim()[0]))
+        _label_ends(loss, [(curve, colour) for curve in terms], gap=0.1)
+        percent = [_percent(curve) for curve in accuracies]
+        _plot(accuracy, percent, colour)
+        accuracy.set_title(f"{stage}: accuracy on the given labels, %")
+        accuracy.set_ylim(limits)
+        if stage in right_labels:
+            _reference(accuracy, 100 * right_labels[stage], "{:.0f}% of them are right")
+        _label_ends(accuracy, [(curve, colour) for curve in percent], gap=0.1, number="{:.1f}")
+        for panel in (loss, accuracy):
+            _whole_axis(panel, terms[0].at[-1])
+    for panel in panels[-1]:
+        panel.set_xlabel(EPOCHS)
+    return figure
+
+
+def evaluation_curves(
+    stages: Mapping[str, Sequence[Curve]], title: str = "Test accuracy, %"
+) -> Figure:
+    """Draws the score on the test split of every stage's heads over the steps of the stage.
+
+    Args:
+      stages: curves of each stage in [0, 1], the main head first.
+      title: of the figure.
+    """
+    figure = Figure(figsize=(11, 5.6), layout="constrained")
+    panel = figure.subplots()
+    last_step = max(curve.at[-1] for curves in stages.values() for curve in curves)
+    named: list[tuple[Curve, str]] = []
+    for row, (stage, curves) in enumerate(stages.items()):
+        colour = stage_colour(row)
+        percent = [_percent(curve) for curve in curves]
+        _plot(panel, percent, colour, MARKERS[row // len(STAGE_COLOURS) % len(MARKERS)])
+        _mark_best(panel, percent[0], colour)
+        if percent[0].at[-1] < last_step:
+            panel.plot(
+                (percent[0].at[-1], last_step),
+                (percent[0].values[-1], percent[0].values[-1]),
+                color=colour,
+                lw=1,
+                ls=":",
+            )
+        for curve in percent:
+            name = stage if len(percent) == 1 else f"{stage}/{curve.name}"
+            named.append((curve._replace(name=name), colour))
+    panel.set_title(title)
+    panel.set_xlabel("training steps of the stage")
+    _whole_axis(panel, last_step)
+    _label_ends(panel, named, gap=0.045, number="{:.1f}")
+    return figure
+
+
+def weight_curves(stages: Mapping[str, Sequence[Curve]], title: str) -> Figure:
+    """Numbers in [0, 1] that a method weighs with, over the epochs of each stage that has them.
+
+    Args:
+      stages: curves of every stage of the run, none for those without; all are named so that a
+        stage keeps its colour. A stage's only curve goes by the stage's name.
+      title: of the figure.
+    """
+    figure = Figure(figsize=(11, 3.0), layout="constrained")
+    panel = figure.subplots()
+    named = []
+    for row, (stage, curves) in enumerate(stages.items()):
+        _plot(panel, curves, stage_colour(row))
+        for curve in curves:
+            name = stage if len(curves) == 1 else f"{stage}: {curve.name}"
+            named.append((curve._replace(name=name), stage_colour(row)))
+    panel.set_title(title)
+    panel.set_xlabel(EPOCHS)
+    panel.set_ylim(0, 1)
+    _whole_axis(panel, max(curve.at[-1] for curve, _ in named))
+    _label_ends(panel, named, gap=0.08)
+    return figure
+
+
+def swept_accuracy(
+    varied: str, columns: Sequence[str], rows: Mapping[int | float, Sequence[float]]
+) -> Figure:
+    """Accuracy against what was varied, a line for each column.
+
+    Args:
+      varied: name of what was varied.
+      columns: name of each line.
+      rows: accuracies in per cent at each value, one a column.
+    """
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    panel = figure.subplots()
+    values = list(rows)
+    for place, column in enumerate(columns):
+        accuracies = [rows[value][place] for value in values]
+        colour = stage_colour(place)
+        style = DASHES[0] if place == 0 and len(columns) > 1 else "-"
+        panel.plot(values, accuracies, "o", ls=style, color=colour, lw=2, ms=7, label=column)
+        for value, accuracy in zip(values, accuracies, strict=True):
+            panel.annotate(
+                f"{accuracy:.1f}",
+                (value, accuracy),
+                xytext=(0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9.5,
+                color=colour,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8},
+                zorder=5,  # above every line
+            )
+    panel.set_title("Test accuracy, %")
+    panel.set_xlabel(varied)
+    panel.set_xticks(values, [f"{value:g}" for value in values])
+    panel.margins(y=0.2)
+    if len(columns) > 1:
+        panel.legend(frameon=False)
+    return figure
+
+
+def spread(values: Float[np.ndarray, " n"], gap: float) -> Float[np.ndarray, " n"]:
+    """The values moved as little as can be so that any two are at least `gap` apart, in order.
+
+    Least squares under order constraints: isotonic regression of the values less their gaps, by
+    pooling adjacent violators.
+    """
+    order = np.argsort(values, kind="stable")
+    steps = gap * np.arange(len(values))
+    blocks: list[list[float]] = []
+    for value in values[order] - steps:
+        blocks.append([value])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    levels = [np.mean(block) for block in blocks for _ in block]
+    moved = np.empty(len(values))
+    moved[order] = np.array(levels) + steps
+    return moved
+
+
+def _plot(panel: Axes, curves: Sequence[Curve], colour: str, marker: str = "") -> None:
+    """The first curve strong and with its markers, the others thin and each dashed differently."""
+    for place, curve in enumerate(curves):
+        main = place == 0
+        panel.plot(
+            curve.at,
+            curve.values,
+            color=colour,
+            lw=2.4 if main else 1.2,
+            alpha=1.0 if main else 0.8,
+            ls="-" if main else DASHES[(place - 1) % len(DASHES)],
+            marker="o" if len(curve.at) == 1 else marker if main else "",
+            ms=6,
+            zorder=3 if main else 2,
+            clip_on=False,
+        )
+
+
+def _limits(
+    stages: Sequence[Sequence[Curve]], right_labels: Mapping[str, float]
+) -> tuple[float, float]:
+    """Limits in per cent that hold the accuracies of all stages, so that they can be compared."""
+    levels = [100 * value for curves in stages for curve in curves for value in curve.values]
+    levels += [100 * share for share in right_labels.values()]
+    low, high = np.nanmin(levels or [0.0]), np.nanmax(levels or [100.0])
+    margin = max(1.0, 0.12 * (high - low))
+    return max(0.0, low - margin), high + margin
+
+
+def _percent(curve: Curve) -> Curve:
+    return curve._replace(values=100 * curve.values)
+
+
+def _whole_axis(panel: Axes, last: float) -> None:
+    panel.set_xlim(0, last)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _label_ends(
+    panel: Axes, curves: Sequence[tuple[Curve, str]], gap: float, number: str = "{:.2f}"
+) -> None:
+    """Names each curve, in its colour and with its last value, beside the panel.
+
+    Args:
+      panel: its limits must be final.
+      curves: with their colours.
+      gap: least distance of two labels, in heights of the panel.
+      number: format of the values.
+    """
+    low, high = panel.get_ylim()
+    panel.set_ylim(low, high)
+    ends = np.array([curve.values[-1] for curve, _ in curves])
+    places = low + (high - low) * spread((ends - low) / (high - low), gap)
+    for (curve, colour), end, place in zip(curves, ends, places, strict=True):
+        panel.annotate(
+            f"{curve.name} {number.format(end)}",
+            xy=(1, end),
+            xycoords=panel.get_yaxis_transform(),
+            xytext=(1.04, place),
+            textcoords=panel.get_yaxis_transform(),
+            va="center",
+            fontsize=9.5,
+            color=colour,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "lw": 0.7,
+                "relpos": (0, 0.5),
+                "shrinkA": 2,
+                "shrinkB": 0,
+            },
+        )
+
+
+def _reference(panel: Axes, level: float, text: str) -> None:
+    """A dashed line across the panel; the text is a format of its level."""
+    panel.axhline(level, color=MUTED, lw=1, ls=(0, (4, 3)), zorder=1)
+    panel.text(
+        0.01,
+        level,
+        text.format(level),
+        transform=panel.get_yaxis_transform(),
+        color=MUTED,
+        fontsize=9,
+        va="bottom",
+    )
+
+
+def _mark_best(panel: Axes, curve: Curve, colour: str) -> None:
+    """Marks the best evaluation of a curve that has fallen since."""
+    best = int(np.nanargmax(curve.values))
+    if curve.values[best] - curve.values[-1] < 100 * _DROP:
+        return
+    place, value = curve.at[best], curve.values[best]
+    panel.plot(place, value, "o", ms=8, mfc="white", mec=colour, mew=2, zorder=4)
+    panel.annotate(
+        f"best {value:.1f}, ends {value - curve.values[-1]:.1f} lower",
+        xy=(place, value),
+        xytext=(0, -10),
+        textcoords="offset points",
+        ha="center",
+        va="top",
+        fontsize=9.5,
+        color=colour,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8},
+        zorder=5,  # above every curve
+    )
