@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ferjax.methods.method import Batch, Info
+from ferjax.methods import METHODS, method
+from ferjax.methods.method import Batch, Info, State
+from ferjax.nn.networks import Weights, network
 
 CLASSES = ("neutral", "happy", "sad")
 CODERS = ("anna", "ben")
@@ -22,7 +24,14 @@ def info(label: str = "anna", annotations=None, total_steps: int = 100) -> Info:
         labels={"annotations": given},
         steps_per_epoch=10,
         total_steps=total_steps,
+        faces=len(given),
     )
+
+
+def with_target(batch: Batch, coder: int = 0) -> Batch:
+    """The batch with one coder's annotations as what it is trained on."""
+    target = jax.nn.one_hot(batch["annotations"][:, coder], len(CLASSES))
+    return batch | {"target": target}
 
 
 def batch(seed: int = 0, labelled: int = SIZE) -> Batch:
@@ -30,11 +39,52 @@ def batch(seed: int = 0, labelled: int = SIZE) -> Batch:
     rng = np.random.default_rng(seed)
     annotations = rng.integers(0, len(CLASSES), (SIZE, len(CODERS)))
     annotations[labelled:] = -1
-    return {
+    faces = {
         "image": jnp.asarray(rng.integers(0, 256, (SIZE, 8, 8, 1)).astype(np.uint8)),
         "index": jnp.asarray(rng.permutation(SIZE).astype(np.int32)),
         "annotations": jnp.asarray(annotations.astype(np.int32)),
     }
+    return with_target(faces)
+
+
+def view_of(config, state: State, faces: Batch | None = None):
+    """What a loss sees of a batch at a state."""
+    return method.view(config, info(), state, batch() if faces is None else faces, None)
+
+
+def logits_of(config, weights: Weights, state: State, faces: Batch | None = None):
+    """One network's logits in training mode on the batch's own views."""
+    seen = view_of(config, state, faces)
+    model = network(config.model, len(CLASSES), (8, 8, 1))
+    key = jax.random.key(0)
+    return model.train(weights, seen.images, seen.batch["index"], key, None)[0]["class"]
+
+
+def prediction_of(config):
+    """How the finished model of a recipe predicts."""
+    model = network(config.model, len(CLASSES), (8, 8, 1))
+    return METHODS[config.method].prediction(config, model, CODERS)
+
+
+def predict(config, state: State, images):
+    """Every head's predictions by a state."""
+    return jax.jit(prediction_of(config).predict)(state.weights, images)
+
+
+def mapped(step, devices: int = 2):
+    """A training step under pmap over so many devices, which takes the global batch."""
+    compiled = jax.pmap(
+        lambda state, batch: step(state, batch, "data"),
+        axis_name="data",
+        in_axes=(None, 0),
+        out_axes=(None, None),
+        devices=jax.devices()[:devices],
+    )
+
+    def run(state, batch):
+        return compiled(state, jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch))
+
+    return run
 
 
 def striped(size, seed):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ferjax.errors import UserError
-from ferjax.methods import cct, method, supervised
+from ferjax.methods import cct, stack, supervised
+from ferjax.nn.networks import network
 from tests import tiny
 from tests.methods import problem
 
@@ -32,8 +33,8 @@ def config(stage="teachers", **changes):
 
 def weights(epochs, **changes):
     """λ at the given epochs of a run of 100, so that e_r is 90."""
-    made, info = config(**changes), problem.info(total_steps=1000)
-    return [float(cct.consensus_weight(jnp.int32(epoch), made, info)) for epoch in epochs]
+    settings = {"peak": 0.9, "beta": 0.65, "ramp": 0.9} | changes
+    return [float(cct.consensus_weight(jnp.int32(e), 100.0, **settings)) for e in epochs]
 
 
 def test_lambda_rises_by_the_papers_formula():
@@ -50,12 +51,12 @@ def test_lambda_never_falls():
 
 
 def test_lambda_falls_again_after_the_ramp_as_released():
-    released = weights([81, 90, 99], variant="released")
+    released = weights([81, 90, 99], falls=True)
     np.testing.assert_allclose(released, [0.8941690, 0.9, 0.8941690], rtol=1e-5)
 
 
 def test_lambda_follows_its_parameters():
-    changed = weights([0, 25, 50, 75], lambda_max=0.5, beta=2.0, ramp=0.5)
+    changed = weights([0, 25, 50, 75], peak=0.5, beta=2.0, ramp=0.5)
     expected = 0.5 * np.exp([-2.0, -0.5, 0.0, 0.0])
     np.testing.assert_allclose(changed, expected, rtol=1e-5)
 
@@ -75,13 +76,11 @@ def pair():
 def pair_logits(pair):
     """Each network's logits in training mode, network by network, on the batch's own views."""
     _, state, _ = pair
-    made, info = config(), problem.info()
 
     @jax.jit
     def logits_of(j):
-        params, batch_stats = jax.tree.map(lambda x: x[j], (state.params, state.batch_stats))
-        images = method.augmented(made, state, problem.batch())
-        return method.train_logits(made, info, None, params, batch_stats, images)[0]
+        weights = jax.tree.map(lambda x: x[j], state.weights)
+        return problem.logits_of(config(), weights, state)
 
     return np.stack([logits_of(j) for j in range(2)])
 
@@ -145,7 +144,7 @@ def test_permuting_the_networks_permutes_what_they_become(pair):
     def swapped(tree):
         return jax.tree.map(lambda x: x[::-1], tree)
 
-    turned = state.replace(params=swapped(state.params), batch_stats=swapped(state.batch_stats))
+    turned = state.replace(params=swapped(state.params), collections=swapped(state.collections))
     for seed in range(3):
         state, metrics = step(state, problem.batch(seed))
         turned, turned_metrics = step(turned, problem.batch(seed))
@@ -170,20 +169,20 @@ def test_one_network_without_consensus_is_supervised_training_step_for_step():
             losses.append(float(metrics["loss"]))
         states.append(state)
     np.testing.assert_allclose(losses[:4], losses[4:], rtol=1e-5)
-    of_one = jax.tree.map(lambda x: x[0], (states[0].params, states[0].batch_stats))
-    problem.assert_close(of_one, (states[1].params, states[1].batch_stats), rtol=1e-4, atol=1e-5)
+    of_one = jax.tree.map(lambda x: x[0], states[0].weights)
+    problem.assert_close(of_one, states[1].weights, rtol=1e-4, atol=1e-5)
 
 
-def test_a_step_reads_images_places_and_annotations_only(pair):
+def test_a_step_reads_images_rows_and_targets_only(pair):
     made, state, _ = pair
     poisoned = problem.batch() | {"truth": jnp.full(problem.SIZE, jnp.nan)}
     read = jax.make_jaxpr(made.train_step)(state, poisoned).jaxpr
     used = {id(variable) for equation in read.eqns for variable in equation.invars}
     names = dict(zip(sorted(poisoned), read.invars[-len(poisoned) :], strict=True))
     assert {name for name, variable in names.items() if id(variable) in used} == {
-        "annotations",
         "image",
         "index",
+        "target",
     }
 
 
@@ -191,9 +190,9 @@ def test_a_step_reads_images_places_and_annotations_only(pair):
 
 
 def test_heads_are_the_average_the_vote_and_each_network_in_this_order(pair):
-    made, state, _ = pair
-    predictions = jax.jit(made.predict)(state, problem.batch()["image"])
-    names = [name for name, kind in made.heads if kind == "class"]
+    _, state, _ = pair
+    predictions = problem.predict(config(), state, problem.batch()["image"])
+    names = [head.name for head in problem.prediction_of(config()).heads]
     assert names == ["average", "vote", "network_1", "network_2"]
     assert set(predictions) == set(names)
     for probs in predictions.values():
@@ -210,7 +209,7 @@ def test_two_votes_beat_one_however_sure_and_a_tie_goes_to_the_likelier():
             [[0.0, 0.0, 1.0], [0.3, 0.3, 0.4]],
         ]
     )
-    vote = cct.majority_vote(probs)
+    vote = stack.majority_vote(probs)
     # (votes + half the mean probability) / 3.5
     expected = [2 + 0.4 / 3, 0.1, 1 + 0.8 / 3], [1 + 0.5 / 3, 1.25, 1 + 0.25 / 3]
     np.testing.assert_allclose(vote, np.array(expected) / 3.5, rtol=1e-5)
@@ -247,15 +246,15 @@ def test_the_student_minimises_the_papers_distillation_loss(
 ):
     """Temperature 2, no factor U²; the hard term once, or as released once for each teacher."""
     _, state, _, metrics = distilled[variant]
-    made, info, batch = config("student"), problem.info(), problem.batch()
+    made, batch = config("student"), problem.batch()
 
     @jax.jit
     def logits():
-        images = method.augmented(made, state, batch)
-        v, _ = method.train_logits(made, info, None, state.params, state.batch_stats, images)
-        stack = teachers.params, teachers.batch_stats
-        networks = [jax.tree.map(lambda x, j=j: x[j], stack) for j in range(2)]
-        return v, [method.predict_logits(made, info, *one, images) for one in networks]
+        images = problem.view_of(made, state).images
+        v = problem.logits_of(made, state.weights, state)
+        model = network(made.model, 3, (8, 8, 1))
+        networks = [jax.tree.map(lambda x, j=j: x[j], teachers.weights) for j in range(2)]
+        return v, [model.predict(one, images)["class"] for one in networks]
 
     v, u = jax.tree.map(lambda x: np.asarray(x, np.float64), logits())
     soft = sum(
@@ -269,16 +268,15 @@ def test_the_student_minimises_the_papers_distillation_loss(
 
 def test_the_student_learns_and_its_teachers_stay_as_they_were(distilled, teachers):
     _, before, after, _ = distilled["paper"]
-    tiny.assert_same(after.frozen["params"], teachers.params)
-    tiny.assert_same(after.frozen["batch_stats"], teachers.batch_stats)
+    tiny.assert_same(after.frozen, teachers.weights)
     moved = jax.tree.map(lambda x, y: bool((x != y).any()), before.params, after.params)
     assert all(jax.tree.leaves(moved))
 
 
 def test_the_student_predicts_with_one_network(distilled):
-    made, state, *_ = distilled["paper"]
-    assert made.heads == (("network", "class"),)
-    probs = jax.jit(made.predict)(state, problem.batch()["image"])["network"]
+    _, state, *_ = distilled["paper"]
+    assert problem.prediction_of(config("student")).heads == (("class", "class"),)
+    probs = problem.predict(config("student"), state, problem.batch()["image"])["class"]
     np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-5)
 
 
@@ -294,22 +292,23 @@ def accuracy_after_wrong_labels(stage, make):
     changes = {f"teachers.optimizer.{rate}": 1e-2 for rate in ("learning_rate", "classifier_rate")}
     changes |= {f"augment.{chance}": 0.0 for chance in ("flip", "jitter_affine", "erase")}
     changes |= {"model.width": 8, "teachers.networks": 3}
-    made = make(tiny.stage_config(stage, **changes), problem.info(total_steps=320))
+    recipe = tiny.stage_config(stage, **changes)
+    made = make(recipe, problem.info(total_steps=320))
     state, step = jax.jit(made.init)(jax.random.key(0), {}), jax.jit(made.train_step)
     for rows in np.concatenate([rng.permutation(240).reshape(10, 24) for _ in range(32)]):
         index = jnp.asarray(rows, jnp.int32)
         batch = {"image": images[index], "index": index, "annotations": given[index, None]}
-        state, _ = step(state, batch)
+        state, _ = step(state, problem.with_target(batch))
     test_images, test_truth = problem.striped(200, seed=2)
-    predictions = jax.jit(made.predict)(state, test_images)
+    predictions = problem.predict(recipe, state, test_images)
     return {
-        head: (np.argmax(predictions[head], axis=1) == test_truth).mean() for head, _ in made.heads
+        head: (np.argmax(probs, axis=1) == test_truth).mean() for head, probs in predictions.items()
     }
 
 
 def test_consensus_resists_wrong_labels_that_a_network_alone_learns_by_heart():
     alone = accuracy_after_wrong_labels("baseline", supervised.make)
-    assert alone["network"] < 0.9
+    assert alone["class"] < 0.9
     together = accuracy_after_wrong_labels("teachers", cct.make_teachers)
     assert all(accuracy > 0.97 for accuracy in together.values())
 
