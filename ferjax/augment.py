@@ -1,6 +1,6 @@
-"""On-device augmentation: pure functions of (key, image), one face at a time; `vmap` for a batch.
+"""Augmentation on the device: pure functions of (key, image) for one face; `vmap` for a batch.
 
-Runs inside the training step, so hosts send uint8 and results don't depend on pipeline workers.
+Runs inside the training step, so hosts send uint8, and results don't depend on pipeline workers.
 """
 
 import jax
@@ -14,7 +14,7 @@ SCHEMES = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "bgr": ((128 / 255,) * 3, (128 / 255,) * 3),
 }
-"""Mean and deviation of red, green and blue in [0, 1] that become 0 and 1; see `normalise`."""
+"""Mean and deviation of red, green and blue, for values in [0, 1]; see `normalise`."""
 
 LUMA = (0.299, 0.587, 0.114)
 
@@ -24,10 +24,12 @@ Image = Float[Array, "height width channels"]
 def normalise(
     images: Float[Array, "*batch height width channels"], scheme: str
 ) -> Float[Array, "*batch height width 3"]:
-    """Images in [0, 1], grey or RGB, as a network takes them; grey becomes three equal channels.
+    """Normalises images in [0, 1] for a network; grey becomes three equal channels.
 
-    `scheme`: 'imagenet', ImageNet's mean becomes 0 and its deviation 1; or 'bgr', channels in the
-    order blue, green, red and (byte − 128)/128, as programs for Caffe have it.
+    Args:
+      images: grey or RGB.
+      scheme: 'imagenet' makes ImageNet's mean 0 and its deviation 1; 'bgr' orders channels as blue,
+        green, red and maps bytes to (byte − 128)/128, as in Caffe.
     """
     mean, deviation = SCHEMES[scheme]
     ones = (1,) * (images.ndim - 1)
@@ -39,18 +41,18 @@ def normalise(
 def prepare(
     images: UInt8[Array, "*batch height width channels"], scheme: str
 ) -> Float[Array, "*batch height width 3"]:
-    """Bytes → normalised floats, as networks take them in evaluation; see `normalise`."""
+    """Converts bytes to normalised floats, as networks take them in evaluation; see `normalise`."""
     return normalise(images.astype(jnp.float32) / 255, scheme)
 
 
 def check(config: ConfigDict, scheme: str) -> None:
-    """Whether the settings of `augment` and `normalise` make sense.
+    """Checks the settings of `augment` and `normalise`.
 
     Raises:
-      UserError: naming the field that does not.
+      UserError: naming the first invalid field.
     """
     if scheme not in SCHEMES:
-        raise UserError(f"model.input {scheme!r} is none of {', '.join(SCHEMES)}")
+        raise UserError(f"model.input {scheme!r} is not one of {', '.join(SCHEMES)}")
     for field in ("flip", "jitter_affine", "erase"):
         if not 0 <= config[field] <= 1:
             raise UserError(f"augment.{field} must be a probability, not {config[field]}")
@@ -68,21 +70,21 @@ def augment(
     config: ConfigDict,
     scheme: str,
 ) -> Float[Array, "height width 3"]:
-    """One random view of a face, normalised, [height, width, 3] float32.
+    """Draws one random view of a face, normalised, [height, width, 3] float32.
 
     Args:
       key: the face's own random key.
       image: bytes, grey or RGB.
       config: `flip`, `jitter_affine`, `erase`: probabilities; `brightness`, `contrast`,
         `saturation`, `hue`: half-ranges of the colour jitter; `shift`: largest shift as a fraction
-        of the side, by `whole_pixels` or any amount; `scale`: (smallest, largest) magnification;
-        `erase_area`, `erase_aspect`: ranges. Colour jitter and affine are applied together or not
-        at all, as CCT does.
+        of the side; `whole_pixels`: shift by whole pixels only; `scale`: (smallest, largest)
+        magnification; `erase_area`, `erase_aspect`: ranges. Colour jitter and affine are applied
+        together or not at all, as in CCT.
       scheme: see `normalise`.
     """
-    choose, warp, colour, erased = jax.random.split(key, 4)
+    choice, warp, colour, erased = jax.random.split(key, 4)
     chances = jnp.array([config.flip, config.jitter_affine])
-    flip, changed = jax.random.uniform(choose, (2,)) < chances
+    flip, changed = jax.random.uniform(choice, (2,)) < chances
     view = image.astype(jnp.float32) / 255
     if config.jitter_affine:
         view = jnp.where(changed, _colour_jitter(colour, view, config), view)
@@ -92,9 +94,10 @@ def augment(
 
 
 def _flip_and_affine(key: PRNGKeyArray, image: Image, flip, changed, config: ConfigDict) -> Image:
-    """Mirror, shift and magnify about the centre, bilinear, black outside.
+    """Mirrors, shifts and magnifies about the centre: bilinear, black outside.
 
-    A separable warp is two small interpolation-matrix products, much faster on CPU than a gather.
+    The warp is separable, so it is two small interpolation-matrix products, much faster on CPU than
+    a gather.
     """
     draws = jax.random.uniform(key, (3,), minval=-1.0)
     low, high = config.scale
@@ -102,12 +105,12 @@ def _flip_and_affine(key: PRNGKeyArray, image: Image, flip, changed, config: Con
     pixels = jnp.where(changed, _shift(draws[:2], image.shape[:2], config), 0.0)
     rows = _interpolation(image.shape[0], scale, pixels[0], jnp.array(False))
     columns = _interpolation(image.shape[1], scale, pixels[1], flip)
-    # At full precision: accelerators would round the factors, and pixels that stay put must stay.
+    # At full precision: accelerators would round the factors and change pixels that do not move.
     return jnp.einsum("ij,jkc,lk->ilc", rows, image, columns, precision="highest")
 
 
 def _shift(draws: Float[Array, "2"], sides: tuple[int, ...], config: ConfigDict):
-    """Pixels down and to the right, all amounts alike, from draws in [-1, 1)."""
+    """Maps draws from [-1, 1) to a uniform shift, in pixels down and to the right."""
     most = config.shift * jnp.array(sides, jnp.float32)
     if not config.whole_pixels:
         return draws * most
@@ -116,16 +119,16 @@ def _shift(draws: Float[Array, "2"], sides: tuple[int, ...], config: ConfigDict)
 
 
 def _interpolation(side: int, scale, shift, mirror) -> Float[Array, "side side"]:
-    """Bilinear weights [output, input] of one axis; `shift` in pixels."""
+    """Returns bilinear weights [output, input] of one axis; `shift` in pixels."""
     centre = (side - 1) / 2
-    place = jnp.arange(side, dtype=jnp.float32) - centre
-    place = (jnp.where(mirror, -place, place) - shift) / scale + centre
-    distance = jnp.abs(place[:, None] - jnp.arange(side, dtype=jnp.float32)[None, :])
+    position = jnp.arange(side, dtype=jnp.float32) - centre
+    position = (jnp.where(mirror, -position, position) - shift) / scale + centre
+    distance = jnp.abs(position[:, None] - jnp.arange(side, dtype=jnp.float32)[None, :])
     return jnp.maximum(1 - distance, 0)
 
 
 def _colour_jitter(key: PRNGKeyArray, image: Image, config: ConfigDict) -> Image:
-    """Brightness, contrast, saturation, hue, in that order; the last two do nothing to grey."""
+    """Jitters brightness, contrast, saturation, hue, in that order; grey has the first two only."""
     draw = jax.random.uniform(key, (4,), minval=-1.0)
     image = jnp.clip(image * (1 + config.brightness * draw[0]), 0, 1)
     image = _blend(image, jnp.mean(_grey(image)), 1 + config.contrast * draw[1])
@@ -145,7 +148,7 @@ def _blend(image: Image, other, factor) -> Image:
 
 
 def _rotate_hue(image: Image, turns) -> Image:
-    """Turns the hue of the HSV hexagon by a fraction of a full turn; value and chroma stay."""
+    """Rotates the hue of the HSV hexagon by a fraction of a turn, keeping value and chroma."""
     value, low = jnp.max(image, axis=-1), jnp.min(image, axis=-1)
     chroma = value - low
     safe = jnp.where(chroma > 0, chroma, 1.0)

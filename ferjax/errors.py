@@ -1,5 +1,5 @@
-"""The one exception for what a user can cause and mend."""
+"""The exception for mistakes that a user can correct."""
 
 
 class UserError(Exception):
-    """A mistake in the input, the config or the workdir; `main` prints its one line and exits 1."""
+    """A mistake in the input, the config or the workdir; `main` prints its line and exits 1."""

@@ -18,19 +18,19 @@ FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
     "config", None, "configs/<method>.py[:<dataset>].", lock_config=True
 )
-flags.DEFINE_string("workdir", None, "Folder that the run writes to, and is resumed from.")
+flags.DEFINE_string("workdir", None, "Folder that the run writes to and resumes from.")
 flags.DEFINE_bool(
-    "distributed", False, "One of several processes, on a Cloud TPU pod, Kubernetes, SLURM or MPI."
+    "distributed", False, "Joins the other processes of a Cloud TPU pod, Kubernetes, SLURM or MPI."
 )
-flags.DEFINE_string("coordinator", None, "host:port of process 0, where --distributed finds none.")
-flags.DEFINE_integer("processes", None, "With --coordinator: how many processes.", lower_bound=1)
-flags.DEFINE_integer("process", None, "With --coordinator: which one this is.", lower_bound=0)
+flags.DEFINE_string("coordinator", None, "host:port of process 0, if --distributed cannot find it.")
+flags.DEFINE_integer("processes", None, "With --coordinator: number of processes.", lower_bound=1)
+flags.DEFINE_integer("process", None, "With --coordinator: index of this process.", lower_bound=0)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 @flags.multi_flags_validator(
     ["coordinator", "processes", "process"],
-    "--coordinator=host:port, --processes and --process below it go together",
+    "--coordinator=host:port, --processes and a smaller --process must be given together",
 )
 def _together(given: dict[str, Any]) -> bool:
     if all(value is None for value in given.values()):
@@ -45,12 +45,12 @@ DONE, USER_ERROR, BAD_FLAGS, CRASHED, PREEMPTED = 0, 1, 2, 70, 75
 
 
 def main() -> int:
-    """Parses the command line and runs; returns the exit code."""
+    """Parses the command line, runs the config and returns the exit code."""
     app.define_help_flags()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         config, workdir = _parse()
-        if config.get("run") != "annotate":  # it takes no steps, and its memory must not grow
+        if config.get("run") != "annotate":  # annotating must not let memory grow
             memory.keep_freed_memory()
         _join()
     except flags.Error as error:
@@ -86,15 +86,15 @@ def execute(config: ConfigDict, workdir: Path) -> int:
         place = f": {error.filename}" if error.filename else ""
         return _say(f"error: {error.strerror or error}{place}", USER_ERROR)
     except preemption.Preempted as notice:
-        return _say(f"stopped: {notice}; run the same command to go on", PREEMPTED)
+        return _say(f"stopped: {notice}; run the same command to continue", PREEMPTED)
     return DONE
 
 
 def _join() -> None:
-    """Meets the other processes, if there are any; before this nothing may ask for devices.
+    """Joins the other processes, if there are any; call it before anything asks for devices.
 
     Raises:
-      UserError: if they are not found.
+      UserError: if the processes cannot be joined.
     """
     try:
         if FLAGS.coordinator is not None:
@@ -103,15 +103,15 @@ def _join() -> None:
             jax.distributed.initialize()
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f"cannot join the other processes: {_one_line(error)}; where --distributed does not "
+            f"cannot join the other processes: {_one_line(error)}; if --distributed cannot "
             "find them, pass --coordinator=host:port --processes=N --process=i"
         ) from error
 
 
 def _leave_others(code: int) -> NoReturn:
-    """Ends at once a process that failed alone, and so the others with it.
+    """Exits at once, so that the other processes end too.
 
-    An orderly exit would wait for the others, who wait for this one in the middle of a step.
+    An orderly exit would wait for the others, which wait for this process in the middle of a step.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -124,10 +124,10 @@ def _parse() -> tuple[ConfigDict, Path]:
         config = FLAGS.config
         config.copy_and_resolve_references()
     except ImportError as error:
-        raise UserError(f"config: {error}; run from the folder that holds configs/") from error
+        raise UserError(f"config: {error}; run it in the folder that contains configs/") from error
     except (AttributeError, KeyError) as error:
         named: Exception = error
-        while isinstance(named.args[0], Exception):  # an error about an error
+        while isinstance(named.args[0], Exception):  # an error that wraps another
             named = named.args[0]
         raise UserError(f"config: no field {' '.join(named.args[0].split())}") from error
     except (SyntaxError, TypeError, ValueError, OSError) as error:
@@ -159,10 +159,10 @@ def _at_home(value: Any) -> Any:
 
 
 def _quieten_libraries() -> None:
-    """Keeps tracebacks from the screen that say no more than the error raised in the end.
+    """Hides tracebacks that only repeat the error raised in the end.
 
-    A checkpoint that could not be written is raised again at the next one; Orbax logs it from each
-    of its threads, and may leave an event loop that Python then complains of.
+    A failure to write a checkpoint is raised again at the next one; Orbax also logs it from each of
+    its threads, and may leave behind an event loop that Python then complains about.
     """
     log = logging.getLogger("absl")
     log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""How the process deals with the memory that a training step frees."""
+"""Settings for the memory that a training step frees."""
 
 import ctypes
 
@@ -7,14 +7,14 @@ INT_MAX = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Lets glibc keep freed memory for the next step instead of returning it to the system.
+    """Makes glibc keep freed memory for the next step instead of returning it to the system.
 
-    XLA:CPU allocates and frees the temporaries of every step, some hundred MB; by default glibc
-    gives them back, and each of their pages then faults again: about 20 % of a step. Call it before
-    JAX starts its threads. Resident memory stays at its peak, and fragments may raise that.
+    XLA:CPU allocates and frees some hundred MB of temporaries in every step. By default glibc
+    returns them to the system, and their pages fault again: about 20 % of a step. Call this before
+    JAX starts its threads. Resident memory then stays at its peak, which fragmentation may raise.
 
     Returns:
-      Whether it took effect; without glibc nothing happens.
+      True if it took effect, False without glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

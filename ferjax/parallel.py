@@ -1,7 +1,7 @@
-"""Devices: one pure step, compiled with jit over a mesh or with pmap; batches in, results out.
+"""Devices, and how a pure step runs on them: compiled with jit over a mesh, or with pmap.
 
 The state is replicated and never carries a device axis, so prediction, reports and checkpoints
-don't know which mode compiled the step. Imports nothing of ferjax.
+don't depend on the mode that compiled the step. Imports nothing of ferjax.
 """
 
 import resource
@@ -22,12 +22,12 @@ Tree = Any
 
 
 class Devices(NamedTuple):
-    """Where a run computes.
+    """The devices that a run uses.
 
     Attributes:
       mode: one of `MODES`.
-      mesh: all devices of the run in one axis, sorted by process and id. In pmap mode only this
-        process's devices: pmap's results are host-local.
+      mesh: all devices of the run in one axis, sorted by process and id; in pmap mode only this
+        process's devices, because pmap's results are host-local.
     """
 
     mode: str
@@ -35,7 +35,7 @@ class Devices(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Devices that share a global batch."""
+        """Returns the number of devices that share a global batch."""
         return self.mesh.size * (jax.process_count() if self.mode == "pmap" else 1)
 
     @property
@@ -48,7 +48,7 @@ class Devices(NamedTuple):
 
 
 def find_devices(mode: str, devices: list[jax.Device] | None = None) -> Devices:
-    """All devices of the run, or the given ones, for one of `MODES`."""
+    """Returns all devices of the run, or the given ones, for one of `MODES`."""
     if devices is None:
         devices = jax.local_devices() if mode == "pmap" else jax.devices()
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
@@ -56,7 +56,7 @@ def find_devices(mode: str, devices: list[jax.Device] | None = None) -> Devices:
 
 
 def compile_step(devices: Devices, step: Callable) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
-    """Compiles `step(state, batch, axis_name) -> (state, metrics)`; the old state is donated."""
+    """Compiles `step(state, batch, axis_name) -> (state, metrics)`, donating the old state."""
     if devices.mode == "jit":
         return jax.jit(
             step,
@@ -75,7 +75,7 @@ def compile_step(devices: Devices, step: Callable) -> Callable[[Tree, Tree], tup
 
 
 def compile_predict(devices: Devices, predict: Callable) -> Callable[[Tree, Tree], Tree]:
-    """Compiles `predict(state, images) -> outputs`; outputs are whole on every process."""
+    """Compiles `predict(state, images) -> outputs`, with whole outputs on every process."""
     return jax.jit(
         predict,
         in_shardings=(devices.replicated, devices.sharded),
@@ -84,7 +84,13 @@ def compile_predict(devices: Devices, predict: Callable) -> Callable[[Tree, Tree
 
 
 def shard(devices: Devices, batch: Tree, *, for_step: bool = True) -> Tree:
-    """This process's block of the global batch → what a compiled step (or predict) takes."""
+    """Turns this process's block of the global batch into the input of a compiled step or predict.
+
+    Args:
+      devices: the devices of the run.
+      batch: this process's block, arrays [batch / processes, ...].
+      for_step: False for the input of a compiled predict.
+    """
     if devices.mode == "pmap" and for_step:
         local = devices.mesh.size
         return jax.tree.map(lambda x: x.reshape(local, -1, *x.shape[1:]), batch)
@@ -105,19 +111,19 @@ def replicate(devices: Devices, tree: Tree) -> Tree:
 
 
 def to_host(tree: Tree) -> Tree:
-    """Replicated device arrays → NumPy copies on this process."""
+    """Copies replicated device arrays to NumPy on this process."""
     return jax.tree.map(lambda x: np.array(x.addressable_data(0)), tree)
 
 
 def gather_outputs(devices: Devices, outputs: Tree) -> Tree:
-    """What `compile_predict` returned → the global batch's outputs as NumPy, on every process."""
+    """Copies the outputs of a compiled predict, for the global batch, to NumPy on every process."""
     if devices.mode == "pmap" and jax.process_count() > 1:
         return multihost_utils.process_allgather(to_host(outputs), tiled=True)
     return to_host(outputs)
 
 
 def peak_memory() -> int:
-    """Most bytes held at once so far: on the busiest accelerator if it tells, else in RAM."""
+    """Returns peak memory in bytes: of the fullest accelerator if it reports it, else of RAM."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     peaks = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
     unit = 1 if sys.platform == "darwin" else 1024
@@ -125,7 +131,7 @@ def peak_memory() -> int:
 
 
 def memory() -> int | None:
-    """Bytes that this process holds in RAM now; None where the system does not tell."""
+    """Returns the bytes of RAM this process holds now, or None if the system does not report it."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
@@ -134,30 +140,30 @@ def memory() -> int | None:
 
 
 def barrier(name: str) -> None:
-    """Waits until every process has come here."""
+    """Waits until every process has reached the barrier `name`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def of_first_process(value: int) -> int:
-    """Process 0's value (int32), on every process."""
+    """Returns process 0's value (int32) on every process."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def sum(x: Tree, axis_name: str | None) -> Tree:
-    """Sum over devices under pmap; under jit arrays are global already and pass unchanged."""
+    """Sums over devices under pmap; identity under jit, where arrays are global already."""
     return x if axis_name is None else jax.lax.psum(x, axis_name)
 
 
 def mean(x: Tree, axis_name: str | None) -> Tree:
-    """Mean over devices under pmap, identity under jit; right only for equal counts per device."""
+    """Averages over devices under pmap; identity under jit. Needs equal counts on all devices."""
     return x if axis_name is None else jax.lax.pmean(x, axis_name)
 
 
 def gather(x: Tree, axis_name: str | None) -> Tree:
-    """The global batch under pmap (rows joined in device order), identity under jit."""
+    """Gathers the global batch in device order under pmap; identity under jit."""
     return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
 
 
@@ -172,13 +178,13 @@ def share(x: Tree, axis_name: str | None) -> Tree:
 def mean_over_faces(
     values: jax.Array, weights: jax.Array, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array]:
-    """This device's share of the weighted mean over the global batch, and the weights' global sum.
+    """Returns this device's share of the global weighted mean, and the global sum of weights.
 
-    A sum over a sum: shares add up over devices (`sum`) to the mean even where devices hold
-    different numbers of labelled faces; a mean of local means would not.
+    The shares add up over devices (`sum`) to the mean of the global batch, even if devices hold
+    different numbers of labelled faces. A mean of local means would be wrong.
 
     Args:
-      values: [..., batch] one value a face.
+      values: [..., batch] one value per face.
       weights: [batch] weight of each face, 0 for faces that don't count.
       axis_name: pmap's axis, or None under jit.
     """

@@ -1,4 +1,4 @@
-"""Notice that the machine is about to be taken away: finish the step, save, exit 75."""
+"""Requests to stop, such as a preempted machine: the run finishes its step, saves and exits 75."""
 
 import itertools
 import signal
@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 
 
 class Preempted(Exception):
-    """The run was asked to stop and has saved; the same command goes on with it."""
+    """Raised when the run was asked to stop and has saved; the same command continues it."""
 
 
 _asked = threading.Event()
@@ -18,9 +18,9 @@ _calls = itertools.count(1)
 
 
 def watch() -> None:
-    """From now on SIGTERM and Ctrl-C ask the run to save and stop; a second Ctrl-C kills it.
+    """Makes SIGTERM and Ctrl-C ask the run to save and stop, and a second Ctrl-C kill it.
 
-    Of several processes it is enough that one is told. They stop where `requested` is asked.
+    Of several processes, it is enough to signal one. They stop where they call `requested`.
     """
     several = jax.process_count() > 1
 
@@ -28,7 +28,7 @@ def watch() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if signum == signal.SIGINT:
             print(
-                "\nstopping as soon as the work is saved; Ctrl-C again stops at once",
+                "\nstopping once the work is saved; press Ctrl-C again to stop at once",
                 file=sys.stderr,
             )
         if several:
@@ -37,18 +37,19 @@ def watch() -> None:
             _asked.set()
 
     signal.signal(signal.SIGINT, ask)
-    if not several:  # else JAX's coordination service takes SIGTERM and tells the other processes
+    if not several:  # with several, JAX's coordination service handles SIGTERM and tells the others
         signal.signal(signal.SIGTERM, ask)
 
 
 def requested() -> bool:
-    """Whether to stop after the step just run; to be asked once a step.
+    """Returns whether to stop after the step just run; call it once a step.
 
-    All processes answer alike, and yes once and for all.
+    All processes get the same answer, and once it is True it stays True.
     """
     if _asked.is_set() or jax.process_count() == 1:
         return _asked.is_set()
-    # The service says yes at one number only, so numbers must grow: steps of a stage start anew.
+    # The service answers True for a single number, so numbers must keep growing across stages,
+    # whose steps start again at 0.
     if multihost_utils.reached_preemption_sync_point(next(_calls)):
         _asked.set()
     return _asked.is_set()

@@ -1,4 +1,4 @@
-"""What a run writes while it goes: `metrics.jsonl`, one strict JSON object a line, and files."""
+"""Files that a run writes: `metrics.jsonl`, one strict JSON object per line, and whole files."""
 
 import contextlib
 import json
@@ -12,27 +12,27 @@ import jax
 
 
 class MetricsFile:
-    """`metrics.jsonl` of a workdir; only process 0 writes."""
+    """The `metrics.jsonl` of a workdir; only process 0 writes it."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def write(self, *, stage: str, split: str, step: int, epoch: float, **values: Any) -> None:
-        """Appends a line; numbers that JSON cannot hold become null."""
+        """Appends a line; nan and infinity become null."""
         if jax.process_index() == 0:
             line = {"step": step, "epoch": epoch, "split": split, "stage": stage} | values
             with self.path.open("a") as file:
                 file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """All lines; a last line cut short by a kill is left out."""
+        """Reads all lines, except a last one that a kill cut short."""
         if not self.path.exists():
             return []
         text = self.path.read_text()
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
     def begun(self) -> bool:
-        """Whether anything was written yet."""
+        """Returns whether anything was written."""
         return self.path.exists() and self.path.stat().st_size > 0
 
     def forget(self, stage: str, after_step: int, after_epoch: int | None = None) -> None:
@@ -55,20 +55,20 @@ class MetricsFile:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes strict JSON so that the file is whole or absent; only process 0 writes."""
+    """Writes strict JSON so that the file is complete or absent; only process 0 writes."""
     if jax.process_index() == 0:
         write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file so that it is whole or absent."""
+    """Writes a file so that it is complete or absent."""
     with replacing(path) as temporary:
         temporary.write_text(text)
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name to write to; the file then takes the place of `path`, or is removed."""
+    """Yields a temporary path that replaces `path` on success and is removed on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:

@@ -1,11 +1,11 @@
-"""Several processes of one run on one machine: to try what a cluster will do, or for a GPU each.
+"""Runs several processes of one run on one machine, to try out a cluster or give each a GPU.
 
     python launch/local.py --processes=2 -- --config=configs/cct.py --workdir=runs/cct
 
-What follows `--` goes to `python -m ferjax.main`, run in the current folder. With GPUs, process i
-takes GPU i. SIGTERM and Ctrl-C are passed on to all; when one process fails the others are ended.
-Shown are the output of process 0 and what the others say on stderr, marked with their numbers. The
-exit code is that of the first process to fail, or 0; 75 means: run the same command again.
+Everything after `--` goes to `python -m ferjax.main`, run in the current folder. With GPUs,
+process i uses GPU i. SIGTERM and Ctrl-C are passed on to all processes; when one fails, the others
+are killed. Prints the output of process 0, and stderr of the others after their numbers. The exit
+code is that of the first process to fail, or 0; 75 means: run the same command again.
 """
 
 import argparse
@@ -21,10 +21,10 @@ DONE, PREEMPTED = 0, 75
 
 
 def main() -> int:
-    """Parses the command line and runs the processes; returns the exit code."""
+    """Parses the command line, runs the processes and returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--processes", type=int, required=True, metavar="N")
-    parser.add_argument("arguments", nargs="+", help="of ferjax.main, after --")
+    parser.add_argument("arguments", nargs="+", help="arguments of ferjax.main, after --")
     options = parser.parse_args()
     if options.processes < 1:
         parser.error("--processes must be positive")
@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def launch(count: int, arguments: list[str]) -> int:
-    """Runs `count` processes to the end; returns the first exit code that is not 0, or 0."""
+    """Runs `count` processes to their end and returns the first nonzero exit code, or 0."""
     coordinator = f"127.0.0.1:{_free_port()}"
     processes = [_start(number, count, coordinator, arguments) for number in range(count)]
 
@@ -58,10 +58,10 @@ def launch(count: int, arguments: list[str]) -> int:
 
 
 def _start(number: int, count: int, coordinator: str, arguments: list[str]) -> subprocess.Popen:
-    """Starts a process; in its own session, so that Ctrl-C reaches it once, through us."""
-    place = [f"--coordinator={coordinator}", f"--processes={count}", f"--process={number}"]
+    """Starts a process in its own session, so that Ctrl-C reaches it only once, through us."""
+    flags = [f"--coordinator={coordinator}", f"--processes={count}", f"--process={number}"]
     return subprocess.Popen(
-        [sys.executable, "-m", "ferjax.main", *place, *arguments],
+        [sys.executable, "-m", "ferjax.main", *flags, *arguments],
         env={"JAX_CUDA_VISIBLE_DEVICES": str(number)} | os.environ,
         stdout=None if number == 0 else subprocess.DEVNULL,
         stderr=None if number == 0 else subprocess.PIPE,
@@ -73,12 +73,12 @@ def _start(number: int, count: int, coordinator: str, arguments: list[str]) -> s
 def _watch(
     number: int, process: subprocess.Popen, failed: threading.Event, ended: queue.SimpleQueue
 ) -> None:
-    """Shows what a process says until another has failed (the rest are only the consequences)."""
+    """Prints a process's stderr until another has failed; later lines are only consequences."""
     for line in process.stderr or ():
         if not failed.is_set():
             print(f"[{number}] {line}", end="", file=sys.stderr)
     code = process.wait()
-    ended.put(code if code >= 0 else 128 - code)  # as a shell reports a signal
+    ended.put(code if code >= 0 else 128 - code)  # signals as a shell reports them
 
 
 def _free_port() -> int:

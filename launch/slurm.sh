@@ -5,7 +5,7 @@
 #
 # Submit from the project's folder, with its environment active; every node must see both, and DIR.
 # Set nodes, GPUs, cores and time for your cluster. The run is asked to save two minutes before its
-# time is over; it then exits with 75 and is put back into the queue, where the same command goes on.
+# time is over; it then exits with 75, is requeued, and continues.
 
 #SBATCH --job-name=ferjax
 #SBATCH --nodes=2

@@ -1,17 +1,17 @@
-"""Labels a million faces: speed, cost for the host, memory over the run, and what a kill loses.
+"""Measures labelling a million faces: speed, cost for the host, memory, and what a kill loses.
 
     python tests/benchmarks/annotate.py --faces 1200000 --dir=FOLDER
 
 Draws built-in faces as JPEG pictures in ArrayRecord (once), trains a ResNet-18 of width 32 with a
-3×3/2 stem on 48×48 faces for a few steps, and labels all faces by `configs/annotate.py`, killing
-the process once (SIGKILL) when it has a third. One line of JSON:
+3×3/2 stem on 48×48 faces for a few steps, and labels all faces with `configs/annotate.py`. Kills
+the process once (SIGKILL), when a third of the faces are labelled. Prints one line of JSON:
 
-- faces a second while labelling (median over shards), and of the same network on a batch in memory
-  without anything else, measured before and after;
-- microseconds of CPU a face for all but the inference: the same faces, or `--host_faces` of them,
-  labelled by a model that says the same of every face;
-- the process's memory when it has done a tenth of its faces, and at the end;
-- whether every face was labelled, and once.
+- faces per second while labelling (median over shards), and of the same network alone, on a batch
+  in memory, before and after;
+- microseconds of CPU per face for everything but inference: the same faces, or `--host_faces` of
+  them, labelled by a trivial model;
+- memory of the process after a tenth of its faces, and at the end;
+- whether every face was labelled exactly once.
 """
 
 import argparse
@@ -39,7 +39,7 @@ SETTINGS = annotate.Settings(shard_size=SHARD, batch_size=BATCH, workers=0)
 
 
 def main() -> None:
-    """Draws, trains, labels, measures and prints."""
+    """Draws faces, trains, labels, and prints the measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faces", type=int, default=1_200_000)
     parser.add_argument("--host_faces", type=int, default=100_000)
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def write_faces(folder: Path, count: int) -> None:
-    """Draws faces into ArrayRecord files unless they are there."""
+    """Draws faces into ArrayRecord files, unless the files exist."""
     if folder.exists():
         return
     partial = folder.with_suffix(".partial")
@@ -90,7 +90,7 @@ def write_faces(folder: Path, count: int) -> None:
 
 
 def write_file(path: Path, start: int, end: int) -> None:
-    """Draws the faces of a range into one file."""
+    """Draws faces `start` to `end` into one file."""
     cv2.setNumThreads(1)
     drawn = synthetic.SyntheticFaces(
         seed=1, size=int(end - start), image_size=SIZE, start=int(start)
@@ -102,7 +102,7 @@ def write_file(path: Path, start: int, end: int) -> None:
 
 
 def train(run: Path) -> None:
-    """A few steps; what it learns does not matter here."""
+    """Trains a network for a few steps; its accuracy does not matter here."""
     changes = {
         "model.name": "resnet18",
         "model.width": 32,
@@ -115,18 +115,18 @@ def train(run: Path) -> None:
 
 
 def execute(config: str, workdir: Path, *changes: str) -> None:
-    """Runs `python -m ferjax.main` to its end."""
+    """Runs `python -m ferjax.main` and waits for it."""
     subprocess.run(command(config, workdir, *changes), check=True, stdout=sys.stderr)
 
 
 def command(config: str, workdir: Path, *changes: str) -> list[str]:
-    """`python -m ferjax.main` with a config of this project."""
+    """Returns the command line of `python -m ferjax.main` with a config of this project."""
     main = [sys.executable, "-m", "ferjax.main", f"--config=configs/{config}.py"]
     return [*main, f"--workdir={workdir}", *changes]
 
 
 def label(run: Path, faces: Path, workdir: Path) -> int:
-    """Labels all faces, killed once; how many shards were done then."""
+    """Labels all faces with one kill; returns the number of shards done by then."""
     changes = [f"--config.trained={run}", f"--config.path={faces}"]
     changes += [f"--config.annotate.shard_size={SHARD}", f"--config.annotate.batch_size={BATCH}"]
     first = subprocess.Popen(command("annotate", workdir, *changes))
@@ -144,7 +144,7 @@ def label(run: Path, faces: Path, workdir: Path) -> int:
 
 
 def bare_inference(model: trained.Trained) -> float:
-    """Faces a second of the model alone: one batch that stays on the devices; median of rounds."""
+    """Returns faces per second of the model alone, on one batch kept on the devices (median)."""
     devices = parallel.find_devices("jit")
     predict = parallel.compile_predict(devices, model.method.predict)
     state = parallel.replicate(devices, model.state)
@@ -160,7 +160,7 @@ def bare_inference(model: trained.Trained) -> float:
 
 
 def host_cost(model: trained.Trained, folder: Path, options: argparse.Namespace) -> float:
-    """Microseconds of CPU a face to read, decode, batch and write, without a network."""
+    """Returns microseconds of CPU per face to read, decode, batch and write, without a network."""
 
     def predict(_: object, images: jax.Array) -> dict[str, jax.Array]:
         said = jnp.zeros((images.shape[0], len(model.classes)))

@@ -4,11 +4,11 @@
     python tests/benchmarks/cct_step.py --platform cuda --dtype bfloat16 --size 224 --batch 256 \\
         --contenders ferjax plain_vmap --peak_tflops 989     # dense bfloat16 of an H100 or H200
 
-Networks, losses and optimiser are the same for all. Every contender lives in a process of its own,
-which gives its peak memory (on a CPU resident: some hundred MB of it are the libraries'). All run
-in turn; medians, their ratios and peaks are printed as one line of JSON. `ferjax` lowers a stack's
-convolutions to separate ones, `plain_vmap` to grouped ones. On a machine that does other work
-besides, PyTorch's threads wait for each other: there compare the CPU seconds of `--cores 1`.
+Networks, losses and optimiser are the same for all contenders. Each runs in its own process, whose
+peak memory is reported (on CPU resident memory, some hundred MB of which belong to the libraries).
+They take turns; medians, their ratios and peaks are printed as one line of JSON. `ferjax` lowers a
+stack's convolutions to separate ones, `plain_vmap` to grouped ones. On a busy machine PyTorch's
+threads wait for each other: compare the CPU seconds of `--cores 1` there.
 """
 
 import argparse
@@ -30,7 +30,7 @@ NETWORKS, CLASSES, LAMBDA, RATE = 3, 7, 0.5, 1e-3
 
 
 def inputs(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
-    """Random normalised images, channels last, and labels."""
+    """Draws random normalised images, channels last, and labels."""
     rng = np.random.default_rng(0)
     shape = (options.batch, options.size, options.size, 3)
     images = rng.standard_normal(shape, dtype=np.float32)
@@ -38,9 +38,12 @@ def inputs(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Contender(NamedTuple):
-    """A training step: `run` does one and returns the loss.
+    """A training step.
 
-    `peak` gives the most bytes held so far; `flops` are those of a step, where known.
+    Attributes:
+      run: does one step and returns the loss.
+      peak: returns peak memory so far, in bytes.
+      flops: of a step, where known.
     """
 
     run: Callable[[], float]
@@ -49,7 +52,7 @@ class Contender(NamedTuple):
 
 
 def jax_step(options: argparse.Namespace, plain: bool = False) -> Contender:
-    """A training step of a stack of networks; `plain` leaves the convolutions to `vmap`."""
+    """Makes the step of a stack of networks in JAX; `plain` leaves the convolutions to `vmap`."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -107,7 +110,7 @@ def jax_step(options: argparse.Namespace, plain: bool = False) -> Contender:
 
 
 def torch_step(options: argparse.Namespace) -> Contender:
-    """The same in eager PyTorch, one network after the other."""
+    """Makes the same step in eager PyTorch, one network after the other."""
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -178,7 +181,7 @@ CONTENDERS = {
 
 
 def serve(name: str, options: argparse.Namespace, pipe: Connection) -> None:
-    """Runs a step for every message; answers with seconds, CPU seconds, loss, peak and FLOPs."""
+    """Runs a step for every message and sends seconds, CPU seconds, loss, peak and FLOPs."""
     os.environ["JAX_PLATFORMS"] = options.platform
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the contenders share the device
     if name in options.keep_memory:
@@ -253,7 +256,7 @@ def main() -> None:
 
 
 def medians(times: dict[str, list[float]]) -> dict[str, float]:
-    """The median of each contender, and those of the others relative to ferjax's."""
+    """Returns the median time of each contender, and its ratio to that of ferjax."""
     median = {name: round(statistics.median(seconds), 4) for name, seconds in times.items()}
     ours = median.get("ferjax")
     ratios = {f"{name}/ferjax": round(m / ours, 3) for name, m in median.items() if ours}

@@ -1,10 +1,10 @@
-"""How right truth inference makes the lists of annotations that come with CIFAR-10.
+"""Measures the accuracy of truth inference on lists of annotations of CIFAR-10.
 
     python tests/benchmarks/coder_lists.py --dir=FOLDER
 
-One line of JSON for each list: per cent of the 50,000 training pictures whose label is right, of
-each coder, of the majority (ties at random, mean ± deviation over seeds 0 to 9), and of Dawid and
-Skene's EM from either start.
+Prints one line of JSON for each list: per cent of the 50,000 training pictures whose label is right
+according to each coder, the majority (ties at random, mean ± deviation over seeds 0 to 9), and
+Dawid and Skene's EM from either start.
 """
 
 import argparse
@@ -28,7 +28,7 @@ CLASSES = len(files.CLASSES)
 
 
 def main() -> None:
-    """Reads, infers and prints."""
+    """Reads the lists, infers the truth and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dir", type=Path, required=True)
     folder = parser.parse_args().dir
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def majority(annotations: np.ndarray, seed: int) -> np.ndarray:
-    """The most frequent label of each row, ties at random."""
+    """Returns the most frequent label of each row, ties broken at random."""
     task, worker = np.indices(annotations.shape).reshape(2, -1)
     table = pa.table({"task": task, "worker": worker, "label": annotations.ravel()})
     votes = truth.Annotations.from_table(table, classes=range(CLASSES))
@@ -55,7 +55,7 @@ def majority(annotations: np.ndarray, seed: int) -> np.ndarray:
 
 
 def right(labels: np.ndarray, known: np.ndarray) -> float:
-    """Per cent."""
+    """Returns the per cent of labels that are right."""
     return round(100 * float((labels == known).mean()), 2)
 
 

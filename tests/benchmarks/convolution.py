@@ -2,9 +2,9 @@
 
     python tests/benchmarks/convolution.py --size 64 --batch 32 --width 64 --stem imagenet
 
-One line for each layer and operation on stderr, and on stdout one line of JSON: the milliseconds
-of each and their sum over a network, the best of interleaved repeats. On a machine that does other
-work besides, use `--cores 1`, which counts CPU seconds.
+Prints a line for each layer and operation on stderr, and one line of JSON on stdout: milliseconds
+of each, and their sum over a network; best of interleaved repeats. On a busy machine use
+`--cores 1`, which counts CPU seconds.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import numpy as np
 
 
 def layers(options: argparse.Namespace) -> Iterator[tuple[int, int, int, int, int, int]]:
-    """Side of the image, inputs, outputs, kernel, stride, and how many such layers there are."""
+    """Yields side of the image, inputs, outputs, kernel, stride, and the number of such layers."""
     side, width = options.size, options.width
     if options.stem == "imagenet":
         yield side, 3, width, 7, 2, 1
@@ -36,7 +36,7 @@ def layers(options: argparse.Namespace) -> Iterator[tuple[int, int, int, int, in
 
 
 def jax_operations(function: Any, x: Any, k: Any, stride: int) -> dict[str, Callable[[], Any]]:
-    """The forward pass and both gradients, compiled, on given operands."""
+    """Compiles the forward pass and both gradients for the given operands."""
     import jax
 
     pad = k.shape[0] // 2
@@ -59,7 +59,7 @@ def jax_operations(function: Any, x: Any, k: Any, stride: int) -> dict[str, Call
 def torch_operations(
     images: np.ndarray, kernel: np.ndarray, stride: int
 ) -> dict[str, Callable[[], Any]]:
-    """The same in PyTorch's own layout."""
+    """Makes the same operations in PyTorch's own layout."""
     import torch
 
     x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
@@ -81,7 +81,7 @@ def torch_operations(
 def best(
     contenders: dict[str, Callable[[], Any]], repeats: int, clock: Callable[[], float]
 ) -> dict[str, float]:
-    """Milliseconds of each contender: the best of interleaved repeats after a warm-up."""
+    """Returns milliseconds of each contender: the best of interleaved repeats after a warm-up."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for repeat in range(repeats + 1):
         for name, run in contenders.items():

@@ -1,14 +1,19 @@
-"""Dawid–Skene on a million annotations, beside crowd-kit in the same run.
+"""Times Dawid–Skene on a million annotations, beside crowd-kit in the same run.
 
     python tests/benchmarks/dawid_skene.py [--annotations 1000000 10000000] [--no-peer]
 
-500 workers, 7 classes, five labels a task, 20 iterations, one Parquet file read by both. Prints one
-line of JSON, for each number of annotations: seconds of reading the file and of inferring, medians
-of `--repeats`; of the first run, which compiles; of an iteration, those of 120 less those of 20;
-peak memory of the process until then; and how many times the first number's seconds it took. The
-peer does the first number alone, reading included, three times. All keep the memory they free, as
-`ferjax.main` does. `copied_GB_a_second` is what this machine moves when an array larger than its
-caches is copied, read and written bytes counted.
+500 workers, 7 classes, five labels per task, 20 iterations; both read the same Parquet file. Prints
+one line of JSON with, for each number of annotations:
+
+- seconds of reading the file and of inferring, medians of `--repeats`;
+- seconds of the first run, which compiles;
+- seconds of an iteration: 120 iterations less 20, divided by 100;
+- peak memory of the process so far;
+- the ratio of its seconds to those of the first number.
+
+crowd-kit runs only on the first number of annotations, three times, reading included. Both keep the
+memory that they free, as `ferjax.main` does. `copied_GB_a_second` is the machine's speed at copying
+an array larger than its caches, counting bytes read and written.
 """
 
 import argparse
@@ -31,7 +36,7 @@ MORE_ITERATIONS = 120
 
 
 def make(path: Path, annotations: int) -> None:
-    """Workers who are right with 0.4 to 0.95, five a task."""
+    """Draws labels by workers with accuracies of 0.4 to 0.95, five per task, and writes them."""
     rng = np.random.default_rng(0)
     tasks = annotations // A_TASK
     truth = rng.integers(0, CLASSES, tasks)
@@ -44,7 +49,7 @@ def make(path: Path, annotations: int) -> None:
 
 
 def ours(path: Path, iterations: int = ITERATIONS) -> dict[str, float]:
-    """Seconds of each part of one run."""
+    """Returns the seconds of each part of one run."""
     from ferjax.truth import Annotations, dawid_skene
 
     start = time.perf_counter()
@@ -57,7 +62,7 @@ def ours(path: Path, iterations: int = ITERATIONS) -> dict[str, float]:
 
 
 def copied() -> float:
-    """GB a second of copying, both directions counted; the best of some."""
+    """Returns the GB per second of copying, both directions counted: the best of seven."""
     source = np.ones(1 << 26, np.float32)
     target, seconds = np.empty_like(source), []
     for _ in range(7):
@@ -68,7 +73,7 @@ def copied() -> float:
 
 
 def peer(path: Path) -> float:
-    """Seconds of crowd-kit, reading included."""
+    """Returns the seconds of crowd-kit, reading included."""
     import pandas
     from crowdkit.aggregation import DawidSkene
 
@@ -79,7 +84,7 @@ def peer(path: Path) -> float:
 
 
 def measure(path: Path, annotations: int, repeats: int) -> dict[str, float]:
-    """Medians over some runs of one file."""
+    """Returns medians over repeated runs on one file."""
     make(path, annotations)
     first = ours(path)
     runs = [ours(path) for _ in range(repeats)]

@@ -1,9 +1,10 @@
-"""Images a second from FERPlus ArrayRecord, beside a PyTorch DataLoader over the same PNG files.
+"""Times reading FERPlus from ArrayRecord, beside a PyTorch DataLoader over the same PNG files.
 
     python tests/benchmarks/input_pipeline.py --dir=<folder of the FERPlus project's files>
 
-Both give decoded uint8 batches of the training faces in shuffled order without augmentation; the
-peer decodes with PIL. Needs the `bench` extra. Files are read once beforehand: no disk is timed.
+Both yield decoded uint8 batches of the training faces, shuffled, without augmentation; the
+DataLoader decodes with PIL. Needs the extra `bench`. Files are read once beforehand, so no disk is
+timed.
 """
 
 import argparse
@@ -30,7 +31,7 @@ WARM_BATCHES = 16  # starts workers and fills every buffer
 
 
 class PngFaces(torch.utils.data.Dataset):
-    """The peer's data set: one file a face."""
+    """The DataLoader's dataset: one file per face."""
 
     def __init__(self, paths: list[Path]):
         self.paths = paths
@@ -44,7 +45,7 @@ class PngFaces(torch.utils.data.Dataset):
 
 
 def images_per_second(batches: Iterable, batch_size: int, steps: int) -> float:
-    """Of one epoch, once running."""
+    """Returns images per second over one epoch, after warming up."""
     iterator = iter(batches)
     for _ in range(WARM_BATCHES):
         next(iterator)
@@ -55,7 +56,7 @@ def images_per_second(batches: Iterable, batch_size: int, steps: int) -> float:
 
 
 def microseconds(call: Callable[[], object], records: int) -> float:
-    """A record, median of five."""
+    """Returns microseconds per record, the median of five calls."""
     times = []
     for _ in range(5):
         start = time.perf_counter()
@@ -65,7 +66,7 @@ def microseconds(call: Callable[[], object], records: int) -> float:
 
 
 def parts(split: Split, cached: Split, paths: list[Path]) -> dict[str, float]:
-    """Microseconds a record of each part, on one thread."""
+    """Returns microseconds per record of each part of the pipeline, on one thread."""
     count = 1024
     rows = np.random.default_rng(0).integers(len(paths), size=count).astype(np.int32)
     pngs = [np.fromfile(paths[row], np.uint8) for row in rows]
@@ -85,7 +86,7 @@ def parts(split: Split, cached: Split, paths: list[Path]) -> dict[str, float]:
 
 
 def extract(folder: Path, target: Path, names: Iterable[str]) -> list[Path]:
-    """The PNG files of the training part, in the order of the split."""
+    """Extracts the PNG files of the training part and returns them in the order of the split."""
     with tarfile.open(folder / "FER2013Train.tar") as tar:
         tar.extractall(target, filter="data")
     found = {path.name: path for path in target.rglob("*.png")}

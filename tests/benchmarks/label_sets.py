@@ -1,11 +1,11 @@
-"""Accuracy on label sets whose truth is known, of every algorithm, beside crowd-kit's.
+"""Measures every algorithm of truth inference on label sets with known truth, beside crowd-kit.
 
     python tests/benchmarks/label_sets.py --dir=FOLDER [--sets bluebird rte dog web d_possent]
 
-Each set is a folder with `label.csv` (item, worker, label) and `truth.csv` (item, truth). Accuracy
-in per cent, over the items whose truth is known; ties by seed 0. EM runs until the log-likelihood
-per annotation changes by less than 1e-5, crowd-kit's Dawid–Skene for as many iterations as ours.
-Prints one line of JSON.
+Each set is a folder with `label.csv` (item, worker, label) and `truth.csv` (item, truth). Prints
+one line of JSON: accuracy in per cent over the items whose truth is known; seed 0 breaks ties.
+EM runs until the log-likelihood per annotation changes by less than 1e-5, and crowd-kit's
+Dawid–Skene for as many iterations as ours. Needs the extra `bench`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ SETS = ("bluebird", "rte", "dog", "web", "d_possent")
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """One set."""
+    """Returns sizes and accuracies of one set."""
     from ferjax.infer import accuracy
     from ferjax.truth import Annotations, dawid_skene, majority_vote, one_coin, pm
     from ferjax.truth.annotations import read_known
@@ -46,7 +46,7 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 def peer(folder: Path, iterations: int) -> float:
-    """Accuracy of crowd-kit's Dawid–Skene."""
+    """Returns the accuracy of crowd-kit's Dawid–Skene."""
     import pandas
     from crowdkit.aggregation import DawidSkene
 

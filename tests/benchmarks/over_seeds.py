@@ -1,12 +1,16 @@
-"""Mean ± deviation over runs that differ in their seed alone, from their `result.json`.
+"""Prints mean ± deviation over runs that differ only in their seed, from their `result.json`.
 
-python tests/benchmarks/over_seeds.py runs/ferplus-0 runs/ferplus-1 runs/ferplus-2
+    python tests/benchmarks/over_seeds.py runs/ferplus-0 runs/ferplus-1 runs/ferplus-2
 
-Prints a table in per cent, and one line of JSON: {"runs", "rows": {name: {"runs", "last": [mean,
-deviation], "oracle_best": [mean, deviation], "drop": [mean, deviation]}}}, where drop is the
-oracle's best epoch less the last one: what memorising cost; and "latent_truth": {stage: [mean,
-deviation]}, the share of training faces whose known truth it names. Deviations are of the sample
-(n − 1). Runs may have different stages: a row is of those that have it.
+Prints a table in per cent, and one line of JSON with
+
+- "rows": {name: {"runs", "last", "oracle_best", "drop"}}, each a [mean, deviation], where "drop" is
+  the accuracy of the best epoch less that of the last: what memorising cost;
+- "latent_truth": {stage: [mean, deviation]}, the share of training faces whose known truth the
+  stage predicts.
+
+Deviations are of the sample (n − 1). If runs have different stages, a row covers those that have
+it.
 """
 
 import json
@@ -20,7 +24,7 @@ from ferjax import results
 
 
 def main(folders: Sequence[str]) -> None:
-    """Reads the runs, checks that they differ in the seed alone, and prints."""
+    """Reads the runs, checks that they differ only in the seed, and prints."""
     if not folders:
         sys.exit("usage: over_seeds.py WORKDIR [WORKDIR ...]")
     configs = [json.loads((Path(x) / "config.json").read_text())["config"] for x in folders]
@@ -46,7 +50,7 @@ def main(folders: Sequence[str]) -> None:
 
 
 def summarise(found: Sequence[dict]) -> dict[str, dict[str, Any]]:
-    """(mean, deviation) in per cent of every row of the runs' tables."""
+    """Returns (mean, deviation), in per cent, for every row of the runs' tables."""
     tables = [results.table_rows(result["stages"]) for result in found]
     rows = {}
     for name in dict.fromkeys(name for table in tables for name in table):

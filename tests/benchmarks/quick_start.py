@@ -1,10 +1,10 @@
-"""The README's main job over three seeds, and its baseline on clean labels.
+"""Runs the README's first command for three seeds, and its baseline on clean labels.
 
-python tests/benchmarks/quick_start.py --workdir=runs/quick
+    python tests/benchmarks/quick_start.py --workdir=runs/quick
 
-Six runs of `python -m ferjax.main`, each resumable, then the table of `over_seeds.py` and one line
-of JSON: the students' lead over the baseline, the baseline's drop from its own best epoch, its
-accuracy on clean labels, and the wall times of the main job, compilation included.
+Six runs of `python -m ferjax.main`, each resumable. Prints the table of `over_seeds.py` and one
+line of JSON: the students' lead over the baseline, the baseline's drop from its own best epoch, its
+accuracy on clean labels, and the wall times of the first command, compilation included.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SEEDS = (0, 1, 2)
 
 
 def run(workdir: Path, *changes: str) -> float | None:
-    """Runs the main job with some changes; its seconds, or None if it was begun before."""
+    """Runs the first command with some changes; returns its seconds, or None for a resumed run."""
     begun = workdir.exists()
     command = [sys.executable, "-m", "ferjax.main", "--config=configs/cct.py"]
     start = time.perf_counter()
@@ -29,7 +29,7 @@ def run(workdir: Path, *changes: str) -> float | None:
 
 
 def main() -> None:
-    """Runs, and prints."""
+    """Runs everything and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", type=Path, default=Path("runs/quick"))
     folder = parser.parse_args().workdir

@@ -1,6 +1,6 @@
-"""How many synthetic faces one core draws in a second, at several sizes.
+"""Times drawing built-in faces on one core, at several sizes.
 
-python tests/benchmarks/synthetic_faces.py
+    python tests/benchmarks/synthetic_faces.py
 
 Prints one line of JSON: {"faces_per_second": {side: median of seven runs}}.
 """
@@ -17,7 +17,7 @@ FACES, REPEATS = 1000, 7
 
 
 def main() -> None:
-    """Draws, and prints."""
+    """Draws faces and prints the rates."""
     cv2.setNumThreads(1)
     rates = {}
     for side in (32, 48, 112):

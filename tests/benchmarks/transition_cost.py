@@ -1,11 +1,11 @@
-"""What transition layers cost: a training step of LTNet with many coders, against one without.
+"""Times a training step of LTNet with many coders, beside one without transition layers.
 
     PYTHONPATH=. python tests/benchmarks/transition_cost.py
 
 The network, its optimiser and the batch are those of `configs/ltnet.py:ferplus` (48×48 faces) with
-batch 64 and `--width`; every coder annotates every face. Without a layer: plain cross-entropy on
-the mixture. Both steps run in turn; the median over rounds of their ratio is printed as one line
-of JSON, and for comparison that of a step with itself.
+batch 64 and `--width`; every coder annotates every face. The step without transition layers is
+plain cross-entropy on the mixture. The steps take turns. Prints one line of JSON: the median over
+rounds of their ratio and, for comparison, of the ratio of two equal steps.
 """
 
 import argparse
@@ -25,7 +25,7 @@ CLASSES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
 
 
 def main() -> None:
-    """Times, and prints."""
+    """Times the steps and prints the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--coders", type=int, default=20)
     parser.add_argument("--width", type=int, default=32)
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def compiled(options: argparse.Namespace, name: str):
-    """A function that runs one step, on one batch, to its end."""
+    """Returns a function that runs one step on one batch and waits for it."""
     config = ltnet_config.get_config("ferplus").copy_and_resolve_references()
     config.model.width = options.width
     config.ltnet.coder_weights = ()  # there are other coders than the config's

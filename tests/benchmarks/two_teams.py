@@ -1,11 +1,11 @@
-"""LTNet and IPA2LT on built-in faces over three seeds: the lead over the mixture, and T's error.
+"""Measures LTNet and IPA2LT on built-in faces over three seeds: lead over the mixture, error of T.
 
     PYTHONPATH=. python tests/benchmarks/two_teams.py --workdir=runs/teams
 
-Runs `configs/ltnet.py` and `configs/ipa2lt.py` for seeds 0, 1, 2, each resumable; then the table of
-`over_seeds.py` for each, and one line of JSON for each: the points by which LTNet leads the network
-trained on the mixture (of IPA2LT: on the union), the mean absolute difference between the teams'
-learnt matrices and those that their labels were drawn from, and seconds of all stages.
+Runs `configs/ltnet.py` and `configs/ipa2lt.py` for seeds 0, 1 and 2, each resumable. Prints for
+each config the table of `over_seeds.py` and one line of JSON: the points by which LTNet leads the
+network trained on the mixture (IPA2LT: on the union), the mean absolute difference between the
+teams' learnt matrices and those that their labels were drawn from, and the seconds of all stages.
 """
 
 import argparse
@@ -24,7 +24,7 @@ MIXTURES = {"ltnet": "mixture", "ipa2lt": "union"}
 
 
 def main() -> None:
-    """Runs, and prints."""
+    """Runs everything and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", type=Path, default=Path("runs/teams"))
     folder = parser.parse_args().workdir
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def transition_error(workdir: Path) -> float:
-    """Mean |T̂ − T| over the teams' matrices."""
+    """Returns the mean of |T̂ − T| over the teams' matrices."""
     learnt = np.load(workdir / "stages" / "ltnet" / "learnt.npz")
     matrices = dict(zip(learnt["coders"].tolist(), learnt["transitions"], strict=True))
     true = {name: np.array(part.confusions[0]) for name, part in ltnet.two_teams().items()}
