@@ -52,7 +52,7 @@ def check(config: ConfigDict, scheme: str) -> None:
       UserError: naming the first invalid field.
     """
     if scheme not in SCHEMES:
-        raise UserError(f"model.input {scheme!r} is not one of {', '.join(SCHEMES)}")
+        raise UserError(f"model.input {scheme!r} is none of {', '.join(SCHEMES)}")
     for field in ("flip", "jitter_affine", "erase"):
         if not 0 <= config[field] <= 1:
             raise UserError(f"augment.{field} must be a probability, not {config[field]}")

@@ -150,7 +150,7 @@ def test_a_sweep_prints_the_papers_table(tmp_path, capsys, sweep, values, rows):
     [
         ({"teachers.batch_size": 20}, "baseline: batch_size must be a positive multiple of the 8"),
         ({"data.train_size": 0}, "the training split of synthetic has no faces"),
-        ({"model.input": "magic"}, "model.input 'magic' is not one of imagenet, bgr"),
+        ({"model.input": "magic"}, "model.input 'magic' is none of imagenet, bgr"),
         ({"label": "nobody"}, "label='nobody' is none of"),
         ({"teachers.lambda_max": 2.0}, "teachers.lambda_max must lie in [0, 1], not 2.0"),
         ({"teachers.optimizer.name": "magic"}, "optimizer.name 'magic' is none of"),

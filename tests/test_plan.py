@@ -3,11 +3,11 @@
 import cv2
 import numpy as np
 import pytest
+from ferjax.plan import Stage, checksum_of, run_stages
 from ml_collections import ConfigDict
 
 from ferjax.data.datasets import folder
 from ferjax.errors import UserError
-from ferjax.plan import Stage, checksum_of, run_stages
 
 
 def stage(name: str, log: list, needs: dict | None = None, fails: bool = False) -> Stage:

@@ -95,15 +95,15 @@ def prepare(
     stage: str = "teachers",
     data: Dataset | None = None,
     devices: parallel.Devices | None = None,
+    recipe: ConfigDict | None = None,
     **changes,
 ) -> train.Training:
     """A stage ready to train in `folder/stages/<stage>`, on two devices unless told otherwise."""
+    recipe = recipe or stage_config(stage, **changes)
     devices = devices or parallel.find_devices("jit", jax.devices()[:2])
     place = folder / "stages" / stage
     metrics = MetricsFile(folder / "metrics.jsonl")
-    return train.prepare(
-        stage, stage_config(stage, **changes), data or dataset(), place, metrics, devices
-    )
+    return train.prepare(stage, recipe, data or dataset(), place, metrics, devices)
 
 
 def lines(folder: Path, split: str) -> list[dict]:

@@ -283,33 +283,13 @@ def test_the_student_predicts_with_one_network(distilled):
 # --- a problem to solve ---
 
 
-def accuracy_after_wrong_labels(stage, make):
-    """Of each head on right labels, after 32 epochs on labels of which four in ten are wrong."""
-    images, truth = problem.striped(240, seed=0)
-    rng = np.random.default_rng(1)
-    wrong = rng.permutation(240) < 96
-    given = jnp.asarray(np.where(wrong, (truth + rng.integers(1, 3, 240)) % 3, truth), jnp.int32)
+def test_consensus_resists_wrong_labels_that_a_network_alone_learns_by_heart():
     changes = {f"teachers.optimizer.{rate}": 1e-2 for rate in ("learning_rate", "classifier_rate")}
     changes |= {f"augment.{chance}": 0.0 for chance in ("flip", "jitter_affine", "erase")}
     changes |= {"model.width": 8, "teachers.networks": 3}
-    recipe = tiny.stage_config(stage, **changes)
-    made = make(recipe, problem.info(total_steps=320))
-    state, step = jax.jit(made.init)(jax.random.key(0), {}), jax.jit(made.train_step)
-    for rows in np.concatenate([rng.permutation(240).reshape(10, 24) for _ in range(32)]):
-        index = jnp.asarray(rows, jnp.int32)
-        batch = {"image": images[index], "index": index, "annotations": given[index, None]}
-        state, _ = step(state, problem.with_target(batch))
-    test_images, test_truth = problem.striped(200, seed=2)
-    predictions = problem.predict(recipe, state, test_images)
-    return {
-        head: (np.argmax(probs, axis=1) == test_truth).mean() for head, probs in predictions.items()
-    }
-
-
-def test_consensus_resists_wrong_labels_that_a_network_alone_learns_by_heart():
-    alone = accuracy_after_wrong_labels("baseline", supervised.make)
+    alone = problem.accuracy_after_wrong_labels(tiny.stage_config("baseline", **changes))
     assert alone["class"] < 0.9
-    together = accuracy_after_wrong_labels("teachers", cct.make_teachers)
+    together = problem.accuracy_after_wrong_labels(tiny.stage_config("teachers", **changes))
     assert all(accuracy > 0.97 for accuracy in together.values())
 
 

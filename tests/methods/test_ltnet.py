@@ -10,7 +10,7 @@ import pytest
 from ferjax import parallel, train
 from ferjax.data import crowd
 from ferjax.errors import UserError
-from ferjax.methods import e2e_fc, ltnet, method, supervised
+from ferjax.methods import coders, e2e_fc, ltnet, supervised
 from ferjax.nn import transition
 from ferjax.writers import MetricsFile
 from tests import tiny
@@ -28,11 +28,10 @@ def _tiny_network():
 
 def config(transitions=None, **changes):
     """The baseline's recipe with LTNet's options."""
-    names = ("loss", "coder_weights", "method", "inference")
+    names = ("loss", "coder_weights", "method", "reduction")
     own = {name: changes.pop(name) for name in names if name in changes}
     made = tiny.stage_config("baseline", **{"teachers.optimizer.name": "sgd"} | PLAIN | changes)
-    made.loss, made.coder_weights = "paper", ()
-    made.inference = {"start": "majority"}
+    made.method, made.loss, made.coder_weights, made.reduction = "ltnet", "paper", (), ""
     made.transition = {
         "constraint": "project",
         "epsilon": 1e-2,
@@ -74,17 +73,17 @@ def matrices_of(state):
     return np.asarray(state.params["transition"]["matrices"])
 
 
-def expected_loss(made, state, batch, weights):
-    """−Σ_c w_c·log(pᵀT^c)[y^c], the mean over faces that anybody annotated; float64 NumPy."""
-    network = state.replace(params=state.params["network"])
-    images = method.augmented(made, state, batch)
-    logits, _ = method.train_logits(made, info(), None, network.params, state.batch_stats, images)
-    probs = np.exp(problem.log_softmax(logits))
+def logits_of(made, state, batch):
+    return problem.logits_of(made, coders.network_of(state.weights), state, batch)
+
+
+def expected_costs(made, state, batch, weights):
+    """−w_c·log(pᵀT^c)[y^c] of each annotation, 0 where there is none; float64 NumPy."""
+    probs = np.exp(problem.log_softmax(logits_of(made, state, batch)))
     said = np.einsum("bi,cij->bcj", probs, np.asarray(matrices_of(state), np.float64))
     given = np.asarray(batch["annotations"])
     each = -np.log(np.take_along_axis(said, np.maximum(given, 0)[..., None], axis=2)[..., 0])
-    each = np.where(given >= 0, each * weights, 0)
-    return each.sum() / (given >= 0).any(axis=1).sum()
+    return np.where(given >= 0, each * weights, 0), given >= 0
 
 
 @pytest.mark.parametrize("weights", [(), (3.0, 0.5)])
@@ -93,8 +92,41 @@ def test_the_loss_is_that_of_the_paper(weights):
     learner = ltnet.make(made, info())
     state, batch = started(learner), spoken()
     _, metrics = jax.jit(learner.train_step)(state, batch)
-    expected = expected_loss(made, state, batch, np.array(weights or (1.0, 1.0)))
+    costs, given = expected_costs(made, state, batch, np.array(weights or (1.0, 1.0)))
+    expected = costs.sum() / given.any(axis=1).sum()
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+
+
+def test_coder_mean_averages_over_each_coders_own_annotations():
+    """Ben annotated four of the eight faces, Anna seven: each mean counts once."""
+    made = config(coder_weights=(3.0, 0.5), reduction="coder_mean")
+    learner = ltnet.make(made, info())
+    state, batch = started(learner), spoken()
+    _, metrics = jax.jit(learner.train_step)(state, batch)
+    costs, given = expected_costs(made, state, batch, np.array([3.0, 0.5]))
+    assert given.sum(axis=0).tolist() == [7, 4]
+    np.testing.assert_allclose(metrics["loss"], costs.sum(0) @ (1 / given.sum(0)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ltnet.LOSSES)
+def test_each_loss_is_reduced_as_in_its_source_unless_told_otherwise(loss):
+    """Every coder annotates every face: the two reductions differ by nothing then."""
+    named = {"paper": "faces", "released": "coder_mean"}[loss]
+    values = []
+    for reduction in ("", named):
+        learner = ltnet.make(config(loss=loss, reduction=reduction), info())
+        _, metrics = jax.jit(learner.train_step)(started(learner), spoken())
+        values.append(float(metrics["loss"]))
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize(("loss", "delta"), [("paper", 0.01), ("released", 0.001)])
+def test_a_negative_delta_is_that_of_the_losss_source(loss, delta):
+    first, second = (
+        started(ltnet.make(config({"delta": chosen}, loss=loss), info()))
+        for chosen in (-1.0, delta)
+    )
+    tiny.assert_same(first.params, second.params)
 
 
 def test_the_released_loss_by_hand_and_its_bounds():
@@ -123,9 +155,10 @@ def test_a_step_moves_network_and_matrices_and_keeps_rows_distributions(constrai
     learnt = ltnet.learnt_matrices(made, after)
     np.testing.assert_allclose(learnt.sum(axis=-1), 1, rtol=1e-5)
     assert (learnt >= 0).all()
-    said = jax.jit(learner.predict)(after, spoken()["image"])
-    assert [name for name, _ in learner.heads] == ["truth", "as_anna", "as_ben"]
-    assert set(said) == {"truth", "as_anna", "as_ben"}
+    said = problem.predict(made, after, spoken()["image"])
+    names = [head.name for head in problem.prediction_of(made).heads]
+    assert names == ["truth", "as_anna", "as_ben"]
+    assert set(said) == set(names)
     np.testing.assert_allclose(said["as_ben"], np.asarray(said["truth"]) @ learnt[1], rtol=1e-4)
 
 
@@ -200,20 +233,14 @@ def test_it_may_start_from_a_network_that_was_trained_before():
     tiny.assert_same(state.params["network"], before.params)
 
 
-def test_jit_and_pmap_agree():
-    learner = ltnet.make(config({"trace": 0.1}), info())
+@pytest.mark.parametrize("reduction", ["faces", "coder_mean"])
+def test_jit_and_pmap_agree(reduction):
+    learner = ltnet.make(config({"trace": 0.1}, reduction=reduction), info())
     state, batch = started(learner), spoken()
-    one, _ = jax.jit(learner.train_step)(state, batch)
-    halves = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), batch)
-    step = jax.pmap(
-        lambda state, batch: learner.train_step(state, batch, "data"),
-        axis_name="data",
-        in_axes=(None, 0),
-        out_axes=(None, None),
-        devices=jax.devices()[:2],
-    )
-    two, _ = step(state, halves)
+    one, metrics = jax.jit(learner.train_step)(state, batch)
+    two, mapped = problem.mapped(learner.train_step)(state, batch)
     problem.assert_close(two.params, one.params, rtol=1e-4, atol=1e-5)
+    problem.assert_close(mapped, metrics, rtol=1e-5)
 
 
 ERRS = 0.65
@@ -237,16 +264,20 @@ def trained(make, made, label="anna"):
     for rows in np.concatenate([rng.permutation(240).reshape(10, 24) for _ in range(40)]):
         index = jnp.asarray(rows, jnp.int32)
         batch = {"image": images[index], "index": index}
-        state, _ = step(state, batch | {"annotations": jnp.asarray(annotations[rows])})
+        batch |= {"annotations": jnp.asarray(annotations[rows])}
+        state, _ = step(state, problem.with_target(batch))
     test_images, test_truth, _ = biased(200, seed=2)
-    found = jax.jit(learner.predict)(state, test_images)[learner.heads[0][0]]
+    main = problem.prediction_of(made).heads[0].name
+    found = problem.predict(made, state, test_images)[main]
     return state, (np.argmax(found, axis=1) == test_truth).mean()
 
 
 def test_it_learns_how_coders_err_and_what_the_truth_is_where_the_mixture_does_not():
     rates = {f"teachers.optimizer.{x}": 1e-2 for x in ("learning_rate", "classifier_rate")}
     made = config({"rate": 3.0}, **rates, **{"teachers.optimizer.name": "adam", "model.width": 8})
-    _, mixture = trained(supervised.make, made, "random")
+    plain = made.copy_and_resolve_references()
+    plain.method = "supervised"
+    _, mixture = trained(supervised.make, plain, "random")
     state, accuracy = trained(ltnet.make, made)
     assert mixture < 0.85
     assert accuracy > 0.95
@@ -269,7 +300,8 @@ def test_it_learns_how_coders_err_and_what_the_truth_is_where_the_mixture_does_n
         ({"coder_weights": (1.0, float("inf"))}, "coder_weights must be numbers from 0 on"),
         ({"coder_weights": ("1", "2")}, "coder_weights must be numbers from 0 on, not ('1', '2')"),
         ({"transitions": {"optimizer": "best"}}, "transition.optimizer='best' is none of adam"),
-        ({"transitions": {"delta": -0.1}}, "transition.delta must not be negative, but is -0.1"),
+        ({"transitions": {"delta": float("nan")}}, "transition.delta must be a number, not nan"),
+        ({"reduction": "sum"}, "reduction='sum' is none of faces, coder_mean"),
         ({"transitions": {"rate": -1.0}}, "transition.rate must not be negative"),
         ({"transitions": {"clip": float("nan")}}, "transition.clip must not be negative"),
         ({"transitions": {"start": "magic"}}, "transition.start='magic' is none of identity"),
@@ -286,7 +318,7 @@ def test_it_learns_how_coders_err_and_what_the_truth_is_where_the_mixture_does_n
             {"transitions": {"start": "given", "matrices": (((0.0, 0.5, 0.5),) * 3,) * 2}},
             "but zeros in the column of",
         ),
-        ({"transitions": {"start": "dawid_skene"}, "inference": {"start": "magic"}}, "magic"),
+        ({"transitions": {"start": "dawid_skene"}}, "needs a stage of kind 'infer': needs.truth"),
     ],
 )
 def test_a_wrong_setting_is_named(changes, message):
@@ -294,14 +326,20 @@ def test_a_wrong_setting_is_named(changes, message):
         ltnet.make(config(**changes), info())
 
 
-def test_it_may_start_from_matrices_that_are_given_or_that_em_finds():
+def test_it_may_start_from_matrices_that_are_given_or_that_em_infers():
     given = np.stack([np.eye(3), 0.4 * np.eye(3) + 0.2])
     made = config({"start": "given", "matrices": given.tolist()})
     np.testing.assert_allclose(matrices_of(started(ltnet.make(made, info()))), given, atol=1e-6)
     said = np.random.default_rng(0).integers(-1, 3, (80, 2)).astype(np.int32)
-    learner = ltnet.make(config({"start": "dawid_skene"}), problem.info(annotations=said))
-    found = crowd.dawid_skene(said, 3, start="majority", seed=0).confusions
-    np.testing.assert_allclose(matrices_of(started(learner)), found, atol=1e-6)
+    made = config({"start": "dawid_skene"})
+    made.needs.truth = "consensus"
+    learner = ltnet.make(made, problem.info(annotations=said))
+    consensus = crowd.dawid_skene(said, 3, start="majority", seed=0)
+    state = started(learner, {"truth": consensus})
+    np.testing.assert_allclose(matrices_of(state), consensus.confusions, atol=1e-6)
+    assert ltnet.inputs(made) == ("truth",)
+    made.transition.start = "identity"
+    assert ltnet.inputs(made) == ()
 
 
 def test_confusions_are_goldberger_and_ben_reuvens():
@@ -320,9 +358,10 @@ def test_a_noise_adaptation_layer_has_one_matrix_that_starts_from_the_networks_c
     learner = ltnet.make(made, info())
     state = started(learner)
     assert matrices_of(state).shape == (1, 3, 3)
-    assert [name for name, _ in learner.heads] == ["truth", "as_everybody"]
+    names = [head.name for head in problem.prediction_of(made).heads]
+    assert names == ["truth", "as_everybody"]
     probs = np.random.default_rng(0).dirichlet(np.ones(3), 80)
-    begun = learner.begin(state, lambda: {"truth": probs})
+    begun = learner.begin(state, lambda split: {"train": {"truth": probs}}[split])
     annotations = info().labels["annotations"]
     both = np.repeat(probs, 2, axis=0), annotations.reshape(-1, 1)
     expected = np.maximum(ltnet.confusions(*both), transition.LEAST_SOFTMAX)
@@ -334,23 +373,19 @@ def test_a_noise_adaptation_layer_has_one_matrix_that_starts_from_the_networks_c
 
 
 def test_e2e_fc_is_a_softmax_layer_a_coder_on_probabilities():
-    made = config()
+    made = config(method="e2e_fc")
     learner = e2e_fc.make(made, info())
     state, batch = started(learner), spoken()
     layers = state.params["layers"]
     assert layers["kernel"].shape == (2, 3, 3)
     _, metrics = jax.jit(learner.train_step)(state, batch)
-    images = method.augmented(made, state, batch)
-    logits, _ = method.train_logits(
-        made, info(), None, state.params["network"], state.batch_stats, images
-    )
-    probs = np.exp(problem.log_softmax(logits))
+    probs = np.exp(problem.log_softmax(logits_of(made, state, batch)))
     said = problem.log_softmax(np.einsum("bi,cij->bcj", probs, layers["kernel"]))
     given = np.asarray(batch["annotations"])
     each = -np.take_along_axis(said, np.maximum(given, 0)[..., None], axis=2)[..., 0]
     expected = np.where(given >= 0, each, 0).sum() / (given >= 0).any(axis=1).sum()
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
-    found = jax.jit(learner.predict)(state, batch["image"])
+    found = problem.predict(made, state, batch["image"])
     assert set(found) == {"truth", "as_anna", "as_ben"}
     np.testing.assert_allclose(found["as_ben"].sum(axis=1), 1, rtol=1e-5)
 
@@ -361,5 +396,5 @@ def test_coders_who_said_nothing_or_too_much_are_named():
     with pytest.raises(UserError, match="no training face was annotated by coder ben"):
         ltnet.make(config(), problem.info(annotations=silent))
     silent[3, 1] = 3
-    with pytest.raises(UserError, match="coder ben says class 3, but there are only 3"):
+    with pytest.raises(UserError, match="coder ben gives class 3, but there are only 3"):
         ltnet.make(config(), problem.info(annotations=silent))

@@ -5,12 +5,12 @@ import re
 
 import numpy as np
 import pytest
+from ferjax.report.learner import Learner
 from ml_collections import ConfigDict
 
 from ferjax import plan, results, train, writers
 from ferjax.data.record import Dataset, Split
 from ferjax.report import curves, figures, page, sheets, training
-from ferjax.report.learner import Learner
 from tests import tiny
 
 CLASSES = ("neutral", "happy", "sad")
