@@ -5,44 +5,81 @@
         --config.data.sets.raf_db.path=LIST --config.data.sets.raf_db.test_path=LIST \
         --config.data.sets.affectnet.path=LIST --config.data.sets.unlabelled.path=FOLDER
 
-On built-in faces: two datasets whose teams err in opposite ways, and faces that nobody annotated; a
-few minutes on two CPU cores. `faces` is the paper's recipe: an 80-layer network on aligned faces of
-its two datasets, each a list of `<file name> <class>`, and any unlabelled ones.
+J. Zeng, S. Shan and X. Chen, *Facial Expression Recognition with Inconsistently Annotated
+Datasets*, ECCV 2018, in three steps. A machine coder learns from each annotated dataset; each
+annotates all faces that it did not learn from, those that nobody annotated too; and LTNet learns
+from the union, where every face now has annotations of several coders: the human one of its set and
+the machine coders of the others. It starts from a network trained on the human annotations.
+
+On built-in faces: two datasets whose teams err in opposite ways, and faces that nobody annotated;
+three minutes on two CPU cores, union 84.4 %, LTNet 89.0 %. `faces` is the paper's recipe: an
+80-layer network on aligned faces of its two datasets, each a list of `<file name> <class>`, and any
+unlabelled ones.
 """
 
 from ml_collections import ConfigDict
 
-from configs import annotate, datasets
+from configs import coders, datasets, recipes
 from configs import ltnet as ltnet_config
+from configs.annotate import annotation as annotation_settings
+from configs.datasets import synthetic
+
+ANNOTATED = {"synthetic": ("east", "west"), "faces": ("affectnet", "raf_db")}
+"""The sets that people annotated, of each dataset that this can be run on."""
 
 
 def get_config(dataset: str = "synthetic") -> ConfigDict:
-    """Three steps: `machine` coders, their annotations, and `ltnet` that starts from `union`."""
-    config = ltnet_config.base(dataset)
-    config.run = "ipa2lt"
-    config.headline = "ltnet"
+    """A machine coder for each set, their annotations, `union`, and `ltnet`, which starts from it.
+
+    `comparators` names what LTNet is compared with, as in the paper's Table 2.
+    """
+    config = datasets.base(dataset)
+    sets = ANNOTATED.get(dataset, ())
+    machines = tuple(f"machine_{name}" for name in sets)
+    annotations = tuple(f"annotate_{name}" for name in sets)
     config.noise.kind = "none"
-    config.annotate = annotate.annotation()
-    config.ltnet = ltnet_config.ltnet(dataset)
+    config.annotate = annotation_settings()
+    config.comparators = ()  # "('em', 'nal', 'e2e_fc')"
+    config.stages = (*machines, "union") + config.get_ref("comparators") + ("ltnet",)
+    config.headline = "ltnet"
+    config.ltnet = coders.ltnet()
+    config.ltnet.annotations = annotations
     config.ltnet.needs.network = "union"
-    config.ltnet.transition.freeze_epochs = 0.0  # it starts from a network
-    config.machine = datasets.alike(config.ltnet, dataset)
-    config.union = datasets.alike(config.ltnet, dataset)
-    for learner in (config.machine, config.union):
-        learner.label = "random"
-    config.union.coders = ()  # human ones; LTNet may choose among machines, too
-    for field in ("sets", "coders", "set_weights"):  # each machine has its own set's
-        del config.machine[field]
-    config.comparators = ()  # those of the paper's Table 2: "('em', 'nal', 'e2e_fc')"
-    for name, add in ltnet_config.COMPARATORS.items():
-        config[name] = add(config.ltnet, dataset)
-    if dataset == "synthetic":
-        unlabelled = datasets.synthetic(start=90_000_000, train_size=2000, test_size=0)
-        unlabelled.coders = ()
-        sets = ltnet_config.two_teams() | {"unlabelled": unlabelled}
-        datasets.set_data(config, datasets.union(sets))
-        config.ltnet.coder_weights = (1.0, 1.0, 0.5, 0.5)  # the teams, the machines
-        config.ltnet.epochs = 15.0  # of every stage: four of them within five minutes
-    if dataset == "faces":
-        config.ltnet.coder_weights = (3.0, 3.0, 0.5, 0.1)  # likewise, sets in the order of names
+    ADAPTED.get(dataset, lambda config: None)(config)
+    for name in sets:
+        config[f"machine_{name}"] = _on_humans(config.ltnet)
+        config[f"machine_{name}"].sets = (name,)
+        config[f"annotate_{name}"] = recipes.annotation(f"machine_{name}")
+    config.union = _on_humans(config.ltnet)
+    config.consensus = recipes.inference(annotations=annotations)
+    for name, recipe_from in coders.COMPARATORS.items():
+        config[name] = recipe_from(config.ltnet)
     return config
+
+
+def _on_humans(ltnet: ConfigDict) -> ConfigDict:
+    """One network, trained as LTNet is, on the mixture of human annotations."""
+    recipe = recipes.alike(ltnet, "random")
+    recipe.annotations, recipe.coders, recipe.set_weights = (), (), ()
+    return recipe
+
+
+def _built_in_faces(config: ConfigDict) -> None:
+    unlabelled = synthetic.faces(start=90_000_000, train_size=2000, test_size=0)
+    unlabelled.coders = ()
+    sets = ltnet_config.two_teams() | {"unlabelled": unlabelled}
+    datasets.set_data(config, datasets.union(sets))
+    ltnet_config.hasten(config.ltnet)
+    config.ltnet.transition.freeze_epochs = 0.0  # it starts from a network
+    config.ltnet.epochs = 15.0  # of every stage: four of them within three minutes
+    config.ltnet.coder_weights = (1.0, 1.0, 0.5, 0.5)  # the teams, the machines
+
+
+def _faces(config: ConfigDict) -> None:
+    coders.authors_network(config)
+    coders.authors_rates(config.ltnet)
+    config.ltnet.coder_weights = (3.0, 3.0, 0.5, 0.1)  # likewise, sets in the order of names
+
+
+ADAPTED = {"synthetic": _built_in_faces, "faces": _faces}
+"""What each dataset changes."""

@@ -13,6 +13,7 @@ from ferjax.errors import UserError
 SCHEMES = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "bgr": ((128 / 255,) * 3, (128 / 255,) * 3),
+    "half": ((0.5,) * 3, (0.5,) * 3),
 }
 """Mean and deviation of red, green and blue, for values in [0, 1]; see `normalise`."""
 
@@ -29,7 +30,7 @@ def normalise(
     Args:
       images: grey or RGB.
       scheme: 'imagenet' makes ImageNet's mean 0 and its deviation 1; 'bgr' orders channels as blue,
-        green, red and maps bytes to (byte − 128)/128, as in Caffe.
+        green, red and maps bytes to (byte − 128)/128, as in Caffe; 'half' maps [0, 1] to [-1, 1].
     """
     mean, deviation = SCHEMES[scheme]
     ones = (1,) * (images.ndim - 1)

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import datasets
+from configs import recipes
 from ferjax.errors import UserError
 from ferjax.optimizers import learning_rate, optimizer
 
 
 def recipe(**changes):
     """One percent for the backbone, ten for the classifier, no schedule, changed as told."""
-    config = datasets.recipe("supervised", "ferplus").optimizer
+    config = recipes.supervised().optimizer
     config.learning_rate, config.classifier_rate, config.epoch_decay = 0.01, 0.1, 1.0
     config.update(changes)
     return config

@@ -1,0 +1,35 @@
+"""Aligned faces of one's own, labelled or not: each set a folder tree, a list or ArrayRecord.
+
+Sets are taken in the order of their names. Sets of other names go into `SETS`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.datasets.common import network, run, union
+
+SETS = {"affectnet": "affectnet", "raf_db": "raf_db", "unlabelled": ""}
+"""Sets, and the coder who labelled each; '': nobody did."""
+
+
+def get_config() -> ConfigDict:
+    """Returns the run's config: faces of 224×224, ResNet-18."""
+    sets = {name: folder(coder) for name, coder in SETS.items()}
+    data = union(sets)
+    data.in_memory = False
+    data.image_size = 224
+    for each in sets:
+        data.sets[each].image_size = data.get_oneway_ref("image_size")
+    return run(data, network("resnet18", width=64, stem="imagenet", stem_stride=2))
+
+
+def folder(coder: str = "") -> ConfigDict:
+    """Returns one set, see `ferjax.data.datasets.folder`."""
+    config = ConfigDict()
+    config.name = "folder"
+    config.path = ""
+    config.test_path = ""
+    config.coder = coder  # who gave the labels; '': nobody labelled them
+    config.classes = 7
+    config.image_size = 224
+    config.channels = 3
+    return config

@@ -1,0 +1,1 @@
+"""One config for each published table, with the authors' recipe."""
