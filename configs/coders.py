@@ -40,7 +40,7 @@ def em(other: ConfigDict) -> ConfigDict:
 
 
 def nal(other: ConfigDict) -> ConfigDict:
-    """Returns the noise adaptation layer's: one matrix for all, which learns as the network does."""
+    """Returns the noise adaptation layer's: one matrix, which learns as the network does."""
     config = recipes.following(other)
     config.transition.update(shared=True, start="confusion", constraint="softmax")
     config.transition.update(optimizer="", rate=1.0, clip=0.0)

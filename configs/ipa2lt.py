@@ -40,7 +40,8 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
     config.noise.kind = "none"
     config.annotate = annotation_settings()
     config.comparators = ()  # "('em', 'nal', 'e2e_fc')"
-    config.stages = (*machines, "union") + config.get_ref("comparators") + ("ltnet",)
+    # References can be added to tuples but not unpacked: they are resolved after the flags.
+    config.stages = (*machines, "union") + config.get_ref("comparators") + ("ltnet",)  # noqa: RUF005
     config.headline = "ltnet"
     config.ltnet = coders.ltnet()
     config.ltnet.annotations = annotations
