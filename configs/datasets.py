@@ -198,6 +198,8 @@ def _model(name: str, width: int, stem: str, stem_stride: int) -> ConfigDict:
     config.stem_stride = stem_stride  # of the small stem
     config.input = "imagenet"  # how bytes become numbers; or 'bgr'
     config.dtype = "float32"  # of the computation; parameters are float32
+    config.heads = ("class",)  # what it predicts: "class", "va" or both, the main one first
+    config.dropout = 0.0  # rate before the last layers
     return config
 
 

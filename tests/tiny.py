@@ -1,6 +1,7 @@
 """A run small enough for a test: eight-pixel faces of two kinds, a network of one block."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,15 +12,17 @@ from configs import cct
 from ferjax import parallel, plan, train
 from ferjax.data.record import CLASSES, Dataset, Split
 from ferjax.methods.method import State
-from ferjax.nn import resnet
+from ferjax.nn import networks
+from ferjax.nn.resnet import Architecture, ResNet
 from ferjax.writers import MetricsFile
 
 NETWORK = "tiny"
+one_block = partial(ResNet, Architecture((1,)))
 
 
 def use_tiny_network(monkeypatch) -> None:
     """Makes `model.name='tiny'` known: one residual block, compiled in a second."""
-    monkeypatch.setitem(resnet._NETWORKS, NETWORK, resnet.Architecture((1,)))
+    monkeypatch.setitem(networks.NETWORKS, NETWORK, one_block)
 
 
 def config(**changes) -> ConfigDict:

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from ferjax import augment, losses, parallel
 from ferjax.data.record import given_labels
 from ferjax.errors import UserError
-from ferjax.nn.resnet import resnet
+from ferjax.nn import networks
 from ferjax.truth.majority import break_ties
 
 Batch = dict[str, jax.Array]
@@ -122,25 +122,15 @@ def start_state(params: Any, batch_stats: Any, opt_state: Any, frozen: Any = ())
     return State(zero, zero, params, batch_stats, opt_state, frozen)
 
 
-def network(config: ConfigDict, info: Info, axis_name: str | None = None):
+def network(config: ConfigDict, info: Info) -> networks.Network:
     """The network that `config.model` describes, for the classes of the data."""
-    model = config.model
-    return resnet(
-        model.name,
-        classes=len(info.classes),
-        width=model.width,
-        stem=model.stem,
-        stem_stride=model.stem_stride,
-        dtype=model.dtype,
-        axis_name=axis_name,
-    )
+    return networks.network(config.model, len(info.classes), info.image_shape)
 
 
 def init_network(config: ConfigDict, info: Info, key: PRNGKeyArray) -> tuple[Any, Any]:
     """Fresh (params, batch_stats) of one network."""
-    images = jnp.zeros((1, *info.image_shape[:2], 3))
-    variables = network(config, info).init(key, images, train=False)
-    return variables["params"], variables["batch_stats"]
+    weights = network(config, info).init(key)
+    return weights.params, weights.collections["batch_stats"]
 
 
 def train_logits(
@@ -152,11 +142,10 @@ def train_logits(
     images: Float[Array, "batch h w 3"],
 ) -> tuple[Float[Array, "batch classes"], Any]:
     """Logits in training mode, and the batch statistics moved on."""
-    variables = {"params": params, "batch_stats": batch_stats}
-    logits, updates = network(config, info, axis_name).apply(
-        variables, images, train=True, mutable=["batch_stats"]
-    )
-    return logits, updates["batch_stats"]
+    weights = networks.Weights(params, {"batch_stats": batch_stats})
+    index, key = jnp.zeros(len(images), jnp.int32), jax.random.key(0)
+    outputs, updates = network(config, info).train(weights, images, index, key, axis_name)
+    return outputs["class"], updates["batch_stats"]
 
 
 def predict_logits(
@@ -167,8 +156,8 @@ def predict_logits(
     images: Float[Array, "batch h w 3"],
 ) -> Float[Array, "batch classes"]:
     """Logits in evaluation mode."""
-    variables = {"params": params, "batch_stats": batch_stats}
-    return network(config, info).apply(variables, images, train=False)
+    weights = networks.Weights(params, {"batch_stats": batch_stats})
+    return network(config, info).predict(weights, images)["class"]
 
 
 def predict_single(config: ConfigDict, info: Info) -> Callable[[State, jax.Array], dict]:

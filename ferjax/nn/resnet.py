@@ -41,7 +41,7 @@ class Architecture(NamedTuple):
     hidden: int = 0
 
 
-_NETWORKS = {
+ARCHITECTURES = {
     "resnet18": Architecture((2, 2, 2, 2)),
     "resnet20": Architecture((3, 3, 3)),
     "resnet20_ltnet": Architecture((3, 3, 3), "linear"),
@@ -51,80 +51,38 @@ _NETWORKS = {
 }
 
 
-def resnet(
-    name: str,
-    classes: int,
-    width: int = 64,
-    stem: str = "imagenet",
-    stem_stride: int = 2,
-    dtype: str = "float32",
-    axis_name: str | None = None,
-) -> "ResNet":
-    """A residual network by name.
-
-    The CIFAR network of the paper is 'resnet20' with width 16, the small stem and stem stride 1,
-    but for its shortcuts, which are projections here. LTNet's networks have width 16 too,
-    'resnet80' with the large stem.
-
-    Args:
-      name: 'resnet18', 'resnet20', 'resnet20_ltnet', 'resnet34', 'resnet50' or 'resnet80'.
-      classes: number of logits.
-      width: channels of the first stage (of its 3x3 convolutions).
-      stem: 'imagenet', a 7x7 convolution of stride 2 and max pooling of stride 2; or 'small', a 3x3
-        convolution alone.
-      stem_stride: stride of the small stem, 1 or 2.
-      dtype: of the computation: 'float32', 'bfloat16', or 'float64' where JAX has it enabled.
-        Parameters and batch statistics are float32.
-      axis_name: axis of `pmap` over which batch normalisation takes its statistics.
-
-    Raises:
-      UserError: for a name, stem, stride or dtype that there is not, or no width.
-    """
-    choices: dict[str, tuple[Any, tuple]] = {
-        "network": (name, tuple(_NETWORKS)),
-        "stem": (stem, ("imagenet", "small")),
-        "stem stride": (stem_stride, (1, 2)),
-        "dtype": (dtype, ("float32", "bfloat16", "float64")),
-    }
-    for what, (chosen, allowed) in choices.items():
-        if chosen not in allowed:
-            raise UserError(f"unknown {what} {chosen!r}: choose one of {allowed}")
-    if width < 1:
-        raise UserError(f"model.width must be at least 1, not {width}")
-    return ResNet(_NETWORKS[name], classes, width, stem, stem_stride, jnp.dtype(dtype), axis_name)
-
-
 class ResNet(nn.Module):
-    """Stem, stages of residual blocks, global average pooling and a linear classifier.
+    """Stem, stages of residual blocks and global average pooling; the last layers are `heads`'.
 
-    Every stage but the first halves the resolution.
+    Every stage but the first halves the resolution. The paper's network for CIFAR-10 is 'resnet20'
+    with width 16, the small stem and stem stride 1, but for its shortcuts, which are projections
+    here. LTNet's networks have width 16 too, 'resnet80' with the large stem.
 
     Attributes:
       architecture: blocks and their widths.
-      classes: number of logits.
-      width: channels of the first stage.
-      stem: 'imagenet' or 'small'.
+      width: channels of the first stage (of its 3x3 convolutions).
+      stem: 'imagenet', a 7x7 convolution of stride 2 and max pooling of stride 2; or 'small', a 3x3
+        convolution alone.
       stem_stride: stride of the small stem.
-      dtype: of the computation.
+      dtype: of the computation; parameters and batch statistics are float32.
       axis_name: axis of `pmap` over which batch normalisation takes its statistics.
     """
 
     architecture: Architecture
-    classes: int
-    width: int
-    stem: str
-    stem_stride: int
-    dtype: Any
-    axis_name: str | None
+    width: int = 64
+    stem: str = "imagenet"
+    stem_stride: int = 2
+    dtype: Any = jnp.dtype("float32")
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(
         self, images: Float[Array, "batch height width channels"], train: bool
-    ) -> Float[Array, "batch classes"]:
-        """Logits, float32 or wider, of normalised images.
+    ) -> Float[Array, "batch features"]:
+        """Computes features, float32 or wider, of normalised images.
 
         With `train`, batch normalisation uses the statistics of the batch and updates the running
-        ones, the collection `batch_stats`. The classifier's parameters are in `classifier`.
+        ones, the collection `batch_stats`.
         """
         chosen = self.architecture
         linear = chosen.block == "linear"
@@ -147,7 +105,7 @@ class ResNet(nn.Module):
         features = x.astype(dtype).mean(axis=(1, 2))
         if chosen.hidden:
             features = nn.relu(nn.Dense(chosen.hidden, dtype=dtype, name="hidden")(features))
-        return nn.Dense(self.classes, dtype=dtype, name="classifier")(features)
+        return features
 
 
 class _BasicBlock(nn.Module):

@@ -7,19 +7,24 @@ import pytest
 
 from ferjax.errors import UserError
 from ferjax.nn.batchnorm import BatchNorm
-from ferjax.nn.resnet import Architecture, ResNet, resnet
+from ferjax.nn.networks import network
+from ferjax.nn.resnet import Architecture, ResNet
+from tests.nn import model
 
 
-def shallow(**options):
+def shallow(block="basic", **options):
     """Two stages of one block: compiles fast, and has a projection and both kinds of stem."""
-    defaults = {"stem": "small", "stem_stride": 2, "dtype": jnp.dtype("float32"), "axis_name": None}
-    chosen = Architecture((1, 1), options.pop("block", "basic"))
-    return ResNet(chosen, classes=3, width=4, **{**defaults, **options})
+    return ResNet(Architecture((1, 1), block), width=4, **{"stem": "small", **options})
 
 
-def sizes(module, images):
-    shapes = jax.eval_shape(lambda key: module.init(key, images, train=False), jax.random.key(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])), shapes
+def shapes_of(name, classes, size, **changes):
+    """Shapes of a network's weights."""
+    built = network(model.config(name=name, **changes), classes, (*size, 3))
+    return jax.eval_shape(built.init, jax.random.key(0))
+
+
+def count(weights):
+    return sum(leaf.size for leaf in jax.tree.leaves(weights.params))
 
 
 @pytest.mark.parametrize(
@@ -27,22 +32,20 @@ def sizes(module, images):
     [("resnet18", 11_689_512), ("resnet34", 21_797_672), ("resnet50", 25_557_032)],
 )
 def test_parameter_count_is_the_published_one(name, parameters):
-    assert sizes(resnet(name, 1000), jnp.ones((1, 64, 64, 3)))[0] == parameters
+    assert count(shapes_of(name, 1000, (64, 64), width=64, stem="imagenet")) == parameters
 
 
 def test_ltnets_network_for_cifar_has_biases_and_shortcuts_of_two_by_two():
     """Convolutions 448 + 13,920 + 52,960 + 211,392, batch norm 1,568, classifier 650."""
-    module = resnet("resnet20_ltnet", 10, width=16, stem="small", stem_stride=1)
-    count, shapes = sizes(module, jnp.ones((1, 32, 32, 3)))
-    assert count == 280_938
-    shortcut = shapes["params"]["stage2_block1"]["shortcut"]["conv"]
+    weights = shapes_of("resnet20_ltnet", 10, (32, 32), width=16, stem_stride=1)
+    assert count(weights) == 280_938
+    shortcut = weights.params["stage2_block1"]["shortcut"]["conv"]
     assert shortcut["kernel"].shape == (2, 2, 16, 32)
 
 
 def test_maps_that_it_cannot_halve_are_named():
-    module = resnet("resnet20_ltnet", 10, width=16, stem="small", stem_stride=1)
     with pytest.raises(UserError, match="13x13 is odd"):
-        sizes(module, jnp.ones((1, 26, 26, 3)))
+        shapes_of("resnet20_ltnet", 10, (26, 26), stem_stride=1)
 
 
 def test_a_linear_block_has_no_relu_after_its_sum():
@@ -61,9 +64,7 @@ def test_a_linear_block_has_no_relu_after_its_sum():
 
 def test_resnet80_has_80_convolutions_and_linear_layers_in_the_papers_widths():
     """26 bottlenecks of three, the stem and the hidden layer; the classifier is one more."""
-    module = resnet("resnet80", 7, width=16)
-    _, shapes = sizes(module, jnp.ones((1, 224, 224, 3)))
-    params = shapes["params"]
+    params = shapes_of("resnet80", 7, (224, 224), width=16, stem="imagenet").params
     blocks = [name for name in params if name.startswith("stage")]
     assert 3 * len(blocks) + 2 == 80
     assert params["stem"]["conv"]["kernel"].shape == (7, 7, 3, 32)
@@ -75,19 +76,17 @@ def test_resnet80_has_80_convolutions_and_linear_layers_in_the_papers_widths():
 def test_resnet20_has_272474_parameters():
     # 3x3 convolutions 432 + 6·2304 + 4608 + 5·9216 + 18432 + 5·36864, projections 512 + 2048,
     # normalisation 2·(16 + 6·16 + 7·32 + 7·64), classifier 650.
-    module = resnet("resnet20", 10, width=16, stem="small", stem_stride=1)
-    assert sizes(module, jnp.ones((1, 32, 32, 3)))[0] == 272_474
+    assert count(shapes_of("resnet20", 10, (32, 32), width=16, stem_stride=1)) == 272_474
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize(("stem", "stride"), [("imagenet", 2), ("small", 1), ("small", 2)])
 def test_any_image_size_gives_one_row_of_logits_a_face(name, stem, stride):
-    module = resnet(name, 7, width=4, stem=stem, stem_stride=stride)
-    images = jnp.ones((2, 21, 40, 1))
-    shapes = sizes(module, images)[1]
-    logits = jax.eval_shape(lambda v: module.apply(v, images, train=False), shapes)
+    built = network(model.config(name=name, stem=stem, stem_stride=stride), 7, (21, 40, 1))
+    weights = jax.eval_shape(built.init, jax.random.key(0))
+    logits = jax.eval_shape(built.predict, weights, jnp.ones((2, 21, 40, 3)))["class"]
     assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
-    assert set(shapes["params"]["classifier"]) == {"kernel", "bias"}
+    assert set(weights.params["classifier"]) == {"kernel", "bias"}
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_state():
@@ -159,13 +158,3 @@ def test_running_statistics_move_a_tenth_of_the_way_and_serve_evaluation():
     np.testing.assert_allclose(stats["var"], [1.0, 10.9], rtol=1e-6)
     y = BatchNorm().apply({**variables, **updated}, x, False)
     np.testing.assert_allclose(y[0], [0.8, 8 / np.sqrt(10.9)], rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("argument", "value"),
-    [("name", "resnet19"), ("stem", "big"), ("stem_stride", 3), ("dtype", "float16")],
-)
-def test_what_does_not_exist_is_named(argument, value):
-    arguments = {"name": "resnet18", "classes": 7, argument: value}
-    with pytest.raises(UserError, match=str(value)):
-        resnet(**arguments)
