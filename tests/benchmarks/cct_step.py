@@ -56,10 +56,10 @@ def jax_step(options: argparse.Namespace, plain: bool = False) -> Contender:
     import optax
 
     from ferjax import parallel
-    from ferjax.nn import networks, resnet
+    from ferjax.nn import blocks, networks
 
     if plain:
-        resnet.stackable_conv = cast(Any, jax.lax.conv_general_dilated)
+        blocks.stackable_conv = cast(Any, jax.lax.conv_general_dilated)
     model = ConfigDict(
         {
             "name": "resnet18",
