@@ -19,6 +19,7 @@ from ferjax import augment, parallel
 from ferjax.errors import UserError
 from ferjax.methods import method
 from ferjax.methods.method import Batch, Info, Method, Metrics, State
+from ferjax.optimizers import by_group
 
 Probs = Float[Array, "batch classes"]
 
@@ -78,7 +79,7 @@ def make(
         says a class that there is not.
     """
     _check(config, info)
-    transform = _each(network=networks, **{layer.name: layers})
+    transform = by_group({"network": networks, layer.name: layers})
     coder_weights = jnp.asarray(_weights(config, info), jnp.float32)[None]
     shown = layer.coders if len(layer.coders) <= MOST_HEADS else ()
     heads = ("truth", *(f"as_{name}" for name in shown))
@@ -150,23 +151,6 @@ def cost_of_annotations(
     place = jnp.maximum(annotations, 0)[..., None]
     cost = -jnp.take_along_axis(log_said, place, axis=2)[..., 0]
     return jnp.where(annotations >= 0, cost, 0.0)
-
-
-def _each(**transforms: optax.GradientTransformation) -> optax.GradientTransformation:
-    """An optimiser for each of some groups of parameters."""
-
-    def init(params):
-        return {name: transforms[name].init(params[name]) for name in transforms}
-
-    def update(gradient, state, params):
-        done = {
-            name: transforms[name].update(gradient[name], state[name], params[name])
-            for name in transforms
-        }
-        moves, states = ({name: pair[k] for name, pair in done.items()} for k in (0, 1))
-        return moves, states
-
-    return optax.GradientTransformation(init, update)
 
 
 def _check(config: ConfigDict, info: Info) -> None:

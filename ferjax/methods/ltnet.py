@@ -31,7 +31,7 @@ from ferjax.errors import UserError
 from ferjax.methods import coders
 from ferjax.methods.method import Info, Method, State
 from ferjax.nn import transition
-from ferjax.optimizers import RULES, optimizer
+from ferjax.optimizers import RULES, frozen_until, optimizer
 
 LOSSES = ("paper", "released")
 STARTS = ("identity", "dawid_skene", "confusion", "given")
@@ -109,7 +109,7 @@ def make(config: ConfigDict, info: Info) -> Method:
     layers = optimizer(_for_matrices(config), info.steps_per_epoch, rest)
     if chosen.clip > 0:
         layers = optax.chain(optax.clip(chosen.clip), layers)
-    made = coders.make(config, info, layer, networks, _frozen_first(layers, frozen))
+    made = coders.make(config, info, layer, networks, frozen_until(layers, frozen))
 
     def learnt(state: State) -> dict[str, np.ndarray]:
         both = learnt_matrices(config, state)
@@ -195,26 +195,6 @@ def _for_matrices(config: ConfigDict) -> ConfigDict:
     chosen.learning_rate = config.transition.rate * config.optimizer.learning_rate
     chosen.weight_decay = config.transition.weight_decay
     return chosen
-
-
-def _frozen_first(
-    transform: optax.GradientTransformation, steps: int
-) -> optax.GradientTransformation:
-    """Leaves parameters and optimiser as they are for the first steps."""
-    if steps == 0:
-        return transform
-
-    def init(params):
-        return {"step": jnp.zeros((), jnp.int32), "inner": transform.init(params)}
-
-    def update(gradient, state, params=None):
-        moves, inner = transform.update(gradient, state["inner"], params)
-        begun = state["step"] >= steps
-        moves = jax.tree.map(lambda x: jnp.where(begun, x, jnp.zeros_like(x)), moves)
-        inner = jax.tree.map(lambda x, y: jnp.where(begun, x, y), inner, state["inner"])
-        return moves, {"step": state["step"] + 1, "inner": inner}
-
-    return optax.GradientTransformation(init, update)
 
 
 def _given(matrices: Any, count: int, classes: int) -> Float[np.ndarray, "coders classes classes"]:
