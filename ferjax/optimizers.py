@@ -1,18 +1,17 @@
-"""Optimisers and learning-rate schedules, from a config to optax."""
+"""Optimisers and learning-rate schedules on top of optax."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from ferjax.errors import UserError
-
-CLASSIFIER = "classifier"
-"""Top-level parameter name of every network's last layer, which may learn at its own rate."""
+from ferjax.nn.heads import LAYERS
 
 NORM = "norm"
 """Name of every batch normalisation's parameters."""
@@ -25,40 +24,43 @@ RULES = {
 }
 """Optimisers of a learning-rate schedule, by the name that a config gives them."""
 
-Schedule = Callable[[jax.Array], jax.Array]
+Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 
 def optimizer(
     config: ConfigDict, steps_per_epoch: int, total_steps: int
 ) -> optax.GradientTransformation:
-    """An optimiser for one network's or a stack's parameters (it works value by value).
+    """Makes an optimiser for the parameters of one network or a stack (it works value by value).
 
     Args:
-      config: `name` ('adam', 'adamax', or SGD with momentum 0.9: 'momentum', and 'sgd' for
-        Nesterov's), `learning_rate` of the backbone, `classifier_rate` of the last layer; L2 decay,
-        added to the gradient: `weight_decay`, but `norm_decay` for the scales and shifts of batch
-        normalisation and `bias_decay` for biases; and a schedule, see `learning_rate`.
+      config: a recipe's `optimizer`: `name` ('adam', 'adamax', or SGD with momentum 0.9:
+        'momentum', and 'sgd' for Nesterov's), `learning_rate` of the backbone, `classifier_rate` of
+        the last layers; L2 decay, added to the gradient: `weight_decay`, but `norm_decay` for the
+        scales and shifts of batch normalisation and `bias_decay` for biases; and a schedule, see
+        `learning_rate`.
       steps_per_epoch: training steps in an epoch.
       total_steps: training steps in the run.
 
     Raises:
-      UserError: for an unknown name, or a rate or milestone that is none.
+      UserError: for an unknown name, or an invalid rate or milestone.
     """
-    if config.name not in RULES:
-        raise UserError(f"optimizer.name {config.name!r} is none of {', '.join(RULES)}")
-    for field in ("learning_rate", "classifier_rate"):
-        if not config[field] >= 0:
-            raise UserError(f"optimizer.{field} must be at least 0, not {config[field]}")
-    if not all(isinstance(x, float | int) and 0 <= x <= 1 for x in config.milestones):
-        raise UserError(f"optimizer.milestones must lie in [0, 1], not {config.milestones}")
+    _check(config)
+    decay = _decay(config.weight_decay, config.norm_decay, config.bias_decay)
 
     def rule(rate: float) -> optax.GradientTransformation:
-        schedule = learning_rate(config, rate, steps_per_epoch, total_steps)
-        return optax.chain(_decay(config), RULES[config.name](schedule))
+        schedule = learning_rate(
+            rate,
+            steps_per_epoch,
+            total_steps,
+            epoch_decay=config.epoch_decay,
+            milestones=config.milestones,
+            milestone_decay=config.milestone_decay,
+            power=config.power,
+        )
+        return optax.chain(decay, RULES[config.name](schedule))
 
     transform = optax.partition(
-        {"backbone": rule(config.learning_rate), CLASSIFIER: rule(config.classifier_rate)},
-        lambda params: {name: CLASSIFIER if name == CLASSIFIER else "backbone" for name in params},
+        {"backbone": rule(config.learning_rate), "last": rule(config.classifier_rate)}, _parts
     )
 
     def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
@@ -69,34 +71,72 @@ def optimizer(
     return optax.GradientTransformation(transform.init, update)
 
 
+def by_group(
+    transforms: Mapping[str, optax.GradientTransformation],
+) -> optax.GradientTransformation:
+    """Gives each top-level group of parameters the optimiser of its name."""
+    return optax.partition(transforms, lambda params: {name: name for name in params})
+
+
+def frozen_until(
+    transform: optax.GradientTransformation, steps: int
+) -> optax.GradientTransformation:
+    """Leaves parameters and the optimiser's state as they are for the first `steps` steps."""
+    if steps == 0:
+        return transform
+    return optax.transforms.conditionally_mask(transform, lambda step: step >= steps)
+
+
 def learning_rate(
-    config: ConfigDict, rate: float, steps_per_epoch: int, total_steps: int
+    rate: float,
+    steps_per_epoch: int,
+    total_steps: int,
+    *,
+    epoch_decay: float = 1.0,
+    milestones: Sequence[float] = (),
+    milestone_decay: float = 0.1,
+    power: float = 0.0,
 ) -> Schedule:
-    """`rate` times factors that change with the step.
+    """Makes a schedule: `rate` times factors that change with the step.
 
-    They are `epoch_decay` after every epoch; `milestone_decay` after each of `milestones`,
-    fractions of the run; and (1 − step/total)^`power`.
+    Args:
+      rate: at the first step.
+      steps_per_epoch: training steps in an epoch.
+      total_steps: training steps in the run.
+      epoch_decay: factor after every epoch.
+      milestones: fractions of the run.
+      milestone_decay: factor after each milestone.
+      power: of a further factor, the share of the run that is left: (1 − step/total)^`power`.
     """
-    milestones = [round(fraction * total_steps) for fraction in config.milestones]
+    milestone_steps = [round(fraction * total_steps) for fraction in milestones]
 
-    def schedule(step: jax.Array) -> jax.Array:
+    def schedule(step: Int[Array, ""]) -> Float[Array, ""]:
         epochs = (step // steps_per_epoch).astype(jnp.float32)
-        passed = jnp.sum(step >= jnp.array(milestones, jnp.int32)).astype(jnp.float32)
+        passed = jnp.sum(step >= jnp.array(milestone_steps, jnp.int32)).astype(jnp.float32)
         left = 1 - step.astype(jnp.float32) / total_steps
-        stairs = config.epoch_decay**epochs * config.milestone_decay**passed
-        return rate * stairs * jnp.maximum(left, 0) ** config.power
+        stairs = epoch_decay**epochs * milestone_decay**passed
+        return rate * stairs * jnp.maximum(left, 0) ** power
 
     return schedule
 
 
-def _decay(config: ConfigDict) -> optax.GradientTransformation:
+def _parts(params: Any) -> Any:
+    """Labels each parameter 'last' if it belongs to a last layer, else 'backbone'."""
+
+    def part_of(path: tuple[Any, ...], _: Any) -> str:
+        return "last" if any(name in LAYERS.values() for name in _names(path)) else "backbone"
+
+    return jax.tree_util.tree_map_with_path(part_of, params)
+
+
+def _decay(weights: float, norms: float, biases: float) -> optax.GradientTransformation:
     """Adds to each gradient its parameter times the decay of its kind."""
 
     def decay_of(path: tuple[Any, ...]) -> float:
-        module, name = ("", *(key.key for key in path))[-2:]
+        module, name = ("", *_names(path))[-2:]
         if module == NORM:
-            return config.norm_decay
-        return config.bias_decay if name == "bias" else config.weight_decay
+            return norms
+        return biases if name == "bias" else weights
 
     def update(gradient: Any, params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
@@ -106,40 +146,15 @@ def _decay(config: ConfigDict) -> optax.GradientTransformation:
     return optax.stateless(update)
 
 
-def by_group(
-    transforms: dict[str, optax.GradientTransformation],
-) -> optax.GradientTransformation:
-    """Gives each group of parameters, by its name at the top level, an optimiser of its own."""
-
-    def init(params: Any) -> Any:
-        return {name: transforms[name].init(params[name]) for name in transforms}
-
-    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        done = {
-            name: transforms[name].update(gradient[name], state[name], params[name])
-            for name in transforms
-        }
-        moves, states = ({name: pair[k] for name, pair in done.items()} for k in (0, 1))
-        return moves, states
-
-    return optax.GradientTransformation(init, update)
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(key.key for key in path)
 
 
-def frozen_until(
-    transform: optax.GradientTransformation, steps: int
-) -> optax.GradientTransformation:
-    """Leaves parameters and optimiser as they are for the first steps."""
-    if steps == 0:
-        return transform
-
-    def init(params):
-        return {"step": jnp.zeros((), jnp.int32), "inner": transform.init(params)}
-
-    def update(gradient, state, params=None):
-        moves, inner = transform.update(gradient, state["inner"], params)
-        begun = state["step"] >= steps
-        moves = jax.tree.map(lambda x: jnp.where(begun, x, jnp.zeros_like(x)), moves)
-        inner = jax.tree.map(lambda x, y: jnp.where(begun, x, y), inner, state["inner"])
-        return moves, {"step": state["step"] + 1, "inner": inner}
-
-    return optax.GradientTransformation(init, update)
+def _check(config: ConfigDict) -> None:
+    if config.name not in RULES:
+        raise UserError(f"optimizer.name {config.name!r} is none of {', '.join(RULES)}")
+    for field in ("learning_rate", "classifier_rate"):
+        if not config[field] >= 0:
+            raise UserError(f"optimizer.{field} must be at least 0, not {config[field]}")
+    if not all(isinstance(x, float | int) and 0 <= x <= 1 for x in config.milestones):
+        raise UserError(f"optimizer.milestones must lie in [0, 1], not {config.milestones}")

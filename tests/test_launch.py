@@ -23,10 +23,10 @@ import jax
 from absl import flags
 from configs import supervised
 from ferjax import preemption
-from ferjax.nn import resnet
+from ferjax.nn import networks
 from tests import tiny
 
-resnet._NETWORKS[tiny.NETWORK] = resnet.Architecture((1,))
+networks.NETWORKS[tiny.NETWORK] = tiny.one_block
 requested = preemption.requested
 
 calls = itertools.count()  # 0: before the stage

@@ -7,11 +7,11 @@ import pytest
 
 from configs import recipes
 from ferjax.errors import UserError
-from ferjax.optimizers import learning_rate, optimizer
+from ferjax.optimizers import by_group, frozen_until, learning_rate, optimizer
 
 
 def recipe(**changes):
-    """One percent for the backbone, ten for the classifier, no schedule, changed as told."""
+    """Returns a config: 0.01 for the backbone, 0.1 for the classifier, no schedule."""
     config = recipes.supervised().optimizer
     config.learning_rate, config.classifier_rate, config.epoch_decay = 0.01, 0.1, 1.0
     config.update(changes)
@@ -86,27 +86,27 @@ def test_a_stack_learns_as_each_network_does_alone(name):
             jax.tree.map(lambda x, y, j=j: np.testing.assert_array_equal(x[j], y), updates, update)
 
 
-def rates(config, steps):
-    schedule = learning_rate(config, 1.0, steps_per_epoch=10, total_steps=100)
+def rates(steps, **changes):
+    schedule = learning_rate(1.0, steps_per_epoch=10, total_steps=100, **changes)
     return [float(schedule(jnp.int32(step))) for step in steps]
 
 
 def test_the_rate_falls_at_the_first_step_of_each_epoch():
     steps = (0, 9, 10, 19, 20, 99)
     expected = (1, 1, 0.95, 0.95, 0.95**2, 0.95**9)
-    np.testing.assert_allclose(rates(recipe(epoch_decay=0.95), steps), expected, rtol=1e-5)
+    np.testing.assert_allclose(rates(steps, epoch_decay=0.95), expected, rtol=1e-5)
 
 
 def test_the_rate_falls_at_milestones_given_as_fractions_of_the_run():
     steps = (0, 19, 20, 49, 50, 99)
     expected = (1, 1, 0.1, 0.1, 0.01, 0.01)
-    config = recipe(milestones=(0.2, 0.5), milestone_decay=0.1)
-    np.testing.assert_allclose(rates(config, steps), expected, rtol=1e-5)
+    actual = rates(steps, milestones=(0.2, 0.5), milestone_decay=0.1)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 def test_milestones_that_fall_on_one_step_count_each():
-    config = recipe(milestones=(0.5, 0.501), milestone_decay=0.1)
-    np.testing.assert_allclose(rates(config, (49, 50)), (1, 0.01), rtol=1e-5)
+    actual = rates((49, 50), milestones=(0.5, 0.501), milestone_decay=0.1)
+    np.testing.assert_allclose(actual, (1, 0.01), rtol=1e-5)
 
 
 def test_the_schedule_reaches_the_updates():
@@ -136,10 +136,9 @@ def test_rates_and_milestones_that_cannot_be_are_named(field, value):
 
 
 def test_the_rate_falls_by_a_power_of_what_is_left():
-    rate = learning_rate(recipe(power=1.5), 0.01, 10, 100)
-    for step in (0, 50, 99):
-        expected = 0.01 * (1 - step / 100) ** 1.5
-        np.testing.assert_allclose(rate(jnp.int32(step)), expected, rtol=1e-5)
+    steps = (0, 50, 99)
+    expected = [(1 - step / 100) ** 1.5 for step in steps]
+    np.testing.assert_allclose(rates(steps, power=1.5), expected, rtol=1e-5)
 
 
 def test_weights_norms_and_biases_decay_at_their_own_rates():
@@ -149,11 +148,68 @@ def test_weights_norms_and_biases_decay_at_their_own_rates():
         "classifier": {"kernel": one, "bias": one},
     }
     config = recipe(name="sgd", weight_decay=0.3, norm_decay=0.2, bias_decay=0.0)
-    found = first_update(config, jax.tree.map(jnp.zeros_like, value), value)
+    updates = first_update(config, jax.tree.map(jnp.zeros_like, value), value)
     nesterov = -0.01 * 1.9
-    np.testing.assert_allclose(found["stem"]["conv"]["kernel"], nesterov * 0.3, rtol=1e-5)
-    np.testing.assert_allclose(found["stem"]["norm"]["scale"], nesterov * 0.2, rtol=1e-5)
-    np.testing.assert_allclose(found["stem"]["norm"]["bias"], nesterov * 0.2, rtol=1e-5)
-    np.testing.assert_allclose(found["stem"]["conv"]["bias"], 0.0, atol=1e-9)
-    np.testing.assert_allclose(found["classifier"]["kernel"], 10 * nesterov * 0.3, rtol=1e-5)
-    np.testing.assert_allclose(found["classifier"]["bias"], 0.0, atol=1e-9)
+    np.testing.assert_allclose(updates["stem"]["conv"]["kernel"], nesterov * 0.3, rtol=1e-5)
+    np.testing.assert_allclose(updates["stem"]["norm"]["scale"], nesterov * 0.2, rtol=1e-5)
+    np.testing.assert_allclose(updates["stem"]["norm"]["bias"], nesterov * 0.2, rtol=1e-5)
+    np.testing.assert_allclose(updates["stem"]["conv"]["bias"], 0.0, atol=1e-9)
+    np.testing.assert_allclose(updates["classifier"]["kernel"], 10 * nesterov * 0.3, rtol=1e-5)
+    np.testing.assert_allclose(updates["classifier"]["bias"], 0.0, atol=1e-9)
+
+
+def test_the_layer_of_valence_and_arousal_learns_at_the_rate_of_the_last_layers():
+    value = {"stem": {"kernel": jnp.ones(1)}, "va": {"kernel": jnp.ones(1)}}
+    updates = first_update(recipe(), jax.tree.map(jnp.ones_like, value), value)
+    np.testing.assert_allclose(updates["stem"]["kernel"], -0.01, rtol=1e-5)
+    np.testing.assert_allclose(updates["va"]["kernel"], -0.1, rtol=1e-5)
+
+
+def grouped():
+    return {"network": params(2), "layer": {"matrices": jnp.full(2, 3.0)}}
+
+
+def steps_of(transform, value, count):
+    """Parameters and optimiser state before and after each of some steps with gradients of one."""
+    state = transform.init(value)
+    history = [(value, state)]
+    for _ in range(count):
+        gradient = jax.tree.map(jnp.ones_like, value)
+        updates, state = jax.jit(transform.update)(gradient, state, value)
+        value = jax.tree.map(jnp.add, value, updates)
+        history.append((value, state))
+    return history
+
+
+def test_each_group_of_parameters_learns_as_it_would_alone():
+    """With the rate of the classifier still that of the classifier."""
+    rules = {
+        "network": optimizer(recipe(weight_decay=0.1), 1, 10),
+        "layer": optimizer(recipe(name="sgd", learning_rate=0.5), 1, 10),
+    }
+    together, _ = steps_of(by_group(rules), grouped(), 3)[-1]
+    for name, rule in rules.items():
+        alone, _ = steps_of(rule, grouped()[name], 3)[-1]
+        jax.tree.map(np.testing.assert_array_equal, together[name], alone)
+
+
+def test_frozen_parameters_and_their_optimiser_rest_and_then_start_afresh():
+    rule = optimizer(recipe(power=1.0), 1, 10)
+    frozen = steps_of(frozen_until(rule, 2), params(2), 4)
+    (start, state), (still, later) = frozen[0], frozen[2]
+    jax.tree.map(np.testing.assert_array_equal, still, start)
+    jax.tree.map(np.testing.assert_array_equal, later.inner_state, state.inner_state)
+    awake = steps_of(rule, params(2), 2)[-1]
+    jax.tree.map(np.testing.assert_array_equal, frozen[4][0], awake[0])
+    jax.tree.map(np.testing.assert_array_equal, frozen[4][1].inner_state, awake[1])
+
+
+def test_a_group_can_be_frozen_while_another_learns():
+    rules = {
+        "network": optimizer(recipe(), 1, 10),
+        "layer": frozen_until(optimizer(recipe(), 1, 10), 1),
+    }
+    (start, _), (first, _), (second, _) = steps_of(by_group(rules), grouped(), 2)
+    np.testing.assert_array_equal(first["layer"]["matrices"], start["layer"]["matrices"])
+    assert (first["network"]["stem"]["kernel"] != start["network"]["stem"]["kernel"]).all()
+    assert (second["layer"]["matrices"] != first["layer"]["matrices"]).all()

@@ -11,6 +11,8 @@ from jax.custom_batching import custom_vmap
 from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Array, Float
 
+_Conv = Callable[["_Window", Array, Array], Array]
+
 
 class _Window(NamedTuple):
     """Everything about a convolution that is not an operand."""
@@ -33,15 +35,16 @@ def stackable_conv(
     feature_group_count: int = 1,
     precision: Any = None,
 ) -> Float[Array, "batch out_height out_width outputs"]:
-    """2-D convolution, to be given to `nn.Conv(conv_general_dilated=stackable_conv)`.
+    """Convolves in 2-D, for `nn.Conv(conv_general_dilated=stackable_conv)`.
 
     Under `jax.vmap` a plain convolution with mapped kernels becomes one grouped convolution: slow
     on CPU, and with a sharded batch its kernel gradient gathers every activation. Here each network
-    has convolutions of its own, in both gradients too; only in the forward pass do images that all
-    networks share meet narrow kernels as one wide kernel.
+    has convolutions of its own, in both gradients too; only in the forward pass are narrow kernels
+    joined to one wide kernel, where all networks share the images.
 
-    On CPU it also goes round what XLA does badly there: see `_by_patches`, `_by_shifts` and
-    `_materialised`. Elsewhere it is `lax.conv_general_dilated`.
+    A step lowered for CPU avoids what XLA does badly there: see `_by_patches`, `_by_shifts` and
+    `_materialised`. For other platforms it is `lax.conv_general_dilated`. The choice is made when
+    the step is lowered, so any machine can lower it for any platform.
 
     Only first-order reverse mode can differentiate it: no `jax.jvp`, no second derivatives.
 
@@ -98,10 +101,10 @@ _conv.defvjp(_conv_fwd, _conv_bwd)
 def _stackable(
     operation: Callable[[Array, Array], Array], joinable: bool = False
 ) -> Callable[[Array, Array], Array]:
-    """Gives an operation of two arrays a batching rule: it runs once for each network.
+    """Gives an operation of two arrays a batching rule that runs it once for each network.
 
-    If it is `joinable`, a stack of narrow second operands beside one first operand is joined along
-    the last axis instead, along which the results then lie.
+    If it is `joinable`, a stack of narrow second operands with one first operand is joined along
+    the last axis instead, and so are the results.
     """
     stackable = custom_vmap(operation)
 
@@ -117,14 +120,25 @@ def _stackable(
 
 
 def _forward(window: _Window, images: Array, kernel: Array) -> Array:
-    conv = _by_patches if _tiny(window, images.shape[1:3], kernel.shape[:2]) else _by_lax
-    return conv(window, images, kernel)
+    plain, by_patches = partial(_by_lax, window), partial(_by_patches, window)
+    if not _tiny(window, images.shape[1:3], kernel.shape[:2]):
+        return plain(images, kernel)
+    return lax.platform_dependent(images, kernel, cpu=by_patches, default=plain)
 
 
 def _image_gradient(
     window: _Window, size: tuple[int, ...], cotangent: Array, kernel: Array
 ) -> Array:
-    conv = _by_patches if _tiny(window, cotangent.shape[1:3], kernel.shape[:2]) else _by_lax
+    plain = partial(_image_gradient_by, _by_lax, window, size)
+    if not _tiny(window, cotangent.shape[1:3], kernel.shape[:2]):
+        return plain(cotangent, kernel)
+    by_patches = partial(_image_gradient_by, _by_patches, window, size)
+    return lax.platform_dependent(cotangent, kernel, cpu=by_patches, default=plain)
+
+
+def _image_gradient_by(
+    conv: _Conv, window: _Window, size: tuple[int, ...], cotangent: Array, kernel: Array
+) -> Array:
     images = jax.ShapeDtypeStruct((len(cotangent), *size, kernel.shape[2]), kernel.dtype)
     return jax.linear_transpose(lambda x: conv(window, x, kernel), images)(cotangent)[0]
 
@@ -132,31 +146,41 @@ def _image_gradient(
 def _kernel_gradient(
     window: _Window, size: tuple[int, ...], images: Array, cotangent: Array
 ) -> Array:
+    on_cpu = partial(_kernel_gradient_on_cpu, window, size)
+    plain = partial(_kernel_gradient_by, _by_lax, window, size)
+    return lax.platform_dependent(images, cotangent, cpu=on_cpu, default=plain)
+
+
+def _kernel_gradient_on_cpu(
+    window: _Window, size: tuple[int, ...], images: Array, cotangent: Array
+) -> Array:
     images, cotangent = _materialised(images), _materialised(cotangent)
-    wide = _undilated_on_cpu(window) and min(images.shape[3], cotangent.shape[3]) >= 32
+    wide = _undilated(window) and min(images.shape[3], cotangent.shape[3]) >= 32
     if wide and window.strides == (1, 1) and size != (1, 1):
         return _by_shifts(window, size, images, cotangent)
     conv = _by_patches if wide or _tiny(window, size, size) else _by_lax
+    return _kernel_gradient_by(conv, window, size, images, cotangent)
+
+
+def _kernel_gradient_by(
+    conv: _Conv, window: _Window, size: tuple[int, ...], images: Array, cotangent: Array
+) -> Array:
     kernel = jax.ShapeDtypeStruct((*size, images.shape[3], cotangent.shape[3]), images.dtype)
     return jax.linear_transpose(lambda k: conv(window, images, k), kernel)(cotangent)[0]
 
 
 def _tiny(window: _Window, size: tuple[int, ...], kernel_size: tuple[int, ...]) -> bool:
-    """Whether patches are faster: for 1x1, and for maps smaller than the kernel both ways.
+    """Returns whether patches are faster on CPU: for 1x1, and for maps smaller than the kernel.
 
     There XLA:CPU falls back to code that is up to 100 times slower (3x3, 512 to 512, on 2x2).
     """
-    if not _undilated_on_cpu(window):
+    if not _undilated(window):
         return False
     return kernel_size == (1, 1) or all(n < k for n, k in zip(size, kernel_size, strict=True))
 
 
-def _undilated_on_cpu(window: _Window) -> bool:
-    return _on_cpu() and window.lhs_dilation + window.rhs_dilation == (1, 1, 1, 1)
-
-
-def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
+def _undilated(window: _Window) -> bool:
+    return window.lhs_dilation + window.rhs_dilation == (1, 1, 1, 1)
 
 
 def _by_lax(window: _Window, images: Array, kernel: Array) -> Array:
@@ -173,7 +197,7 @@ def _by_lax(window: _Window, images: Array, kernel: Array) -> Array:
 
 
 def _by_patches(window: _Window, images: Array, kernel: Array) -> Array:
-    """The convolution as one matrix product, of the window around each output with the kernel."""
+    """Convolves by one matrix product of the window around each output with the kernel."""
     height, width = kernel.shape[:2]
     padded = _pad(images, window.padding)
     down, right = window.strides
@@ -187,13 +211,13 @@ def _by_patches(window: _Window, images: Array, kernel: Array) -> Array:
         axis=-1,
     )
     matrix = kernel.reshape(-1, kernel.shape[3])
-    # Of two dimensions, or XLA would transpose the patches before it multiplies the gradients.
+    # Two dimensions, or XLA would transpose the patches before it multiplies the gradients.
     flat = jnp.matmul(patches.reshape(-1, len(matrix)), matrix, precision=window.precision)
     return flat.reshape(*patches.shape[:3], -1)
 
 
 def _by_shifts(window: _Window, size: tuple[int, ...], images: Array, cotangent: Array) -> Array:
-    """The kernel gradient of a convolution of stride 1 as one matrix product.
+    """Computes the kernel gradient of a convolution of stride 1 by one matrix product.
 
     Images are shifted by the rows of the kernel, and cotangents the other way by its columns, which
     makes 3 + 3 copies where the patches of a 3x3 kernel make 9.
@@ -205,7 +229,7 @@ def _by_shifts(window: _Window, size: tuple[int, ...], images: Array, cotangent:
     padded_cotangent = _pad(cotangent, ((0, 0), (width - 1 - left, width - 1 - right)))
     down = [padded_images[:, i : i + rows] for i in range(height)]
     across = [padded_cotangent[:, :, j : j + columns] for j in reversed(range(width))]
-    # Of two dimensions, as in `_by_patches`.
+    # Two dimensions, as in `_by_patches`.
     by_row = jnp.concatenate(down, axis=-1).reshape(-1, height * images.shape[3])
     by_column = jnp.concatenate(across, axis=-1).reshape(-1, width * cotangent.shape[3])
     product = lax.dot_general(
@@ -221,14 +245,12 @@ def _pad(x: Array, edges: tuple[tuple[int, int], ...]) -> Array:
 
 
 def _materialised(x: Array) -> Array:
-    """Has XLA:CPU compute `x` once, in order, rather than inside the transpositions of a gradient.
+    """Makes XLA:CPU compute `x` once, in order, rather than inside the gradient's transpositions.
 
-    It recomputes the element-wise operations before a transposition, back to the network's input if
-    there is nothing else between, in strided loops. An optimisation barrier is gone by the time
-    that operations are fused; a call that may not be inlined is not.
+    XLA recomputes the element-wise operations before a transposition in strided loops, back to the
+    network's input if nothing else comes between. An optimisation barrier is gone by the time
+    operations are fused; a call that may not be inlined remains.
     """
-    if not _on_cpu():
-        return x
     with set_xla_metadata(inlineable="false"):
         return _times_one(x)
 

@@ -22,7 +22,7 @@ class Head(NamedTuple):
 
 
 CLASS, VA = "class", "va"
-"""Names of the heads that a network can have; each is the only one of the kind."""
+"""Names of the heads that a network can have."""
 
 HEADS = {CLASS: Head(CLASS, "class"), VA: Head(VA, "va")}
 """The heads that a network can have, by the name that a config gives them."""

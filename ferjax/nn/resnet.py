@@ -1,37 +1,43 @@
-"""Residual networks: He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition", 2016.
+"""Residual networks, see `blocks` for the papers.
 
 ResNet-18, -34 and -50 have torchvision's shape: explicit padding, projection shortcuts, and in the
-bottleneck the stride on its 3x3 convolution. ResNet-20 is the paper's network for 32x32 images. Two
-more are those of Zeng, Shan & Chen, "Facial Expression Recognition with Inconsistently Annotated
-Datasets", 2018: `resnet20_ltnet` for CIFAR-10 and `resnet80` for faces.
+bottleneck the stride on its 3x3 convolution. ResNet-20 is He et al.'s network for 32x32 images, but
+for its shortcuts, which are projections here. Two more are those of J. Zeng, S. Shan and X. Chen,
+"Facial Expression Recognition with Inconsistently Annotated Datasets", ECCV 2018:
+`resnet20_ltnet` for CIFAR-10 and `resnet80` for faces.
 """
 
-import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ferjax.errors import UserError
-from ferjax.nn.batchnorm import BatchNorm
-from ferjax.nn.conv import stackable_conv
+from ferjax.nn.blocks import (
+    BasicBlock,
+    Bottleneck,
+    ConvNorm,
+    Layers,
+    NormRelu,
+    PreactivatedBottleneck,
+)
 from ferjax.nn.pooling import max_pool
 
 
 class Architecture(NamedTuple):
-    """What tells one residual network from others.
+    """What distinguishes one residual network from another.
 
     Attributes:
       blocks: number of blocks in each stage.
-      block: 'basic', two 3x3 convolutions; 'bottleneck', 1x1, 3x3 and 1x1; or 'linear', a basic
-        one without ReLU after its sum, whose convolutions have biases and whose shortcut, where
-        the size changes, is a 2x2 convolution of stride 2.
-      widths: channels of each stage, and of the stem before them, in units of the width.
-      hidden: units of a layer with ReLU before the classifier; 0: none.
+      block: 'basic', 'bottleneck' or 'preactivated', a bottleneck, see `blocks`; or 'linear', a
+        basic one without ReLU after its sum, whose convolutions have biases and whose shortcut,
+        where the size changes, is a 2x2 convolution of stride 2.
+      widths: channels of each stage, in units of the width.
+      stem: channels of the stem, in units of the width.
+      hidden: units of a linear layer with batch normalisation and ReLU after the pooling; 0: none.
     """
 
     blocks: tuple[int, ...]
@@ -47,16 +53,25 @@ ARCHITECTURES = {
     "resnet20_ltnet": Architecture((3, 3, 3), "linear"),
     "resnet34": Architecture((3, 4, 6, 3)),
     "resnet50": Architecture((3, 4, 6, 3), "bottleneck"),
-    "resnet80": Architecture((3, 4, 16, 3), "bottleneck", (1, 2, 4, 6), stem=2, hidden=1024),
+    "resnet80": Architecture((3, 4, 16, 3), "preactivated", (1, 2, 4, 6), stem=2, hidden=1024),
+}
+"""By name. The widths that the papers give are 16 for the networks of 20 and 80 layers and 64 for
+the others. The 80 layers are those of 26 bottlenecks, the stem and the hidden layer."""
+
+_BLOCKS: dict[str, Callable[..., nn.Module]] = {
+    "basic": BasicBlock,
+    "linear": partial(BasicBlock, linear=True),
+    "bottleneck": Bottleneck,
+    "preactivated": PreactivatedBottleneck,
 }
 
 
 class ResNet(nn.Module):
-    """Stem, stages of residual blocks and global average pooling; the last layers are `heads`'.
+    """Stem, stages of residual blocks and global average pooling.
 
-    Every stage but the first halves the resolution. The paper's network for CIFAR-10 is 'resnet20'
-    with width 16, the small stem and stem stride 1, but for its shortcuts, which are projections
-    here. LTNet's networks have width 16 too, 'resnet80' with the large stem.
+    Every stage but the first halves the resolution. Pre-activated blocks leave their sums as they
+    are: there batch normalisation and ReLU come before the pooling, and the first block takes the
+    stem's output, which is activated, as it is.
 
     Attributes:
       architecture: blocks and their widths.
@@ -84,101 +99,40 @@ class ResNet(nn.Module):
         With `train`, batch normalisation uses the statistics of the batch and updates the running
         ones, the collection `batch_stats`.
         """
-        chosen = self.architecture
-        linear = chosen.block == "linear"
-        conv = partial(
-            _ConvNorm, train=train, bias=linear, dtype=self.dtype, axis_name=self.axis_name
-        )
-        x = images.astype(self.dtype)
-        size, stride = (7, 2) if self.stem == "imagenet" else (3, self.stem_stride)
-        x = nn.relu(conv(self.width * chosen.stem, size, stride, name="stem")(x))
-        if self.stem == "imagenet":
-            x = max_pool(x, size=3, stride=2, padding=1)
-        block = _Bottleneck if chosen.block == "bottleneck" else partial(_BasicBlock, linear=linear)
-        for stage, count in enumerate(chosen.blocks):
+        kind = self.architecture.block
+        layers = Layers(train, self.dtype, self.axis_name, bias=kind == "linear")
+        x = self._stem(layers, images.astype(self.dtype))
+        for stage, count in enumerate(self.architecture.blocks):
             for index in range(count):
+                block = _BLOCKS[kind]
+                if kind == "preactivated" and stage == index == 0:
+                    block = partial(block, activated=True)
+                width = self.width * self.architecture.widths[stage]
                 stride = 2 if stage > 0 and index == 0 else 1
-                width = self.width * chosen.widths[stage]
-                name = f"stage{stage + 1}_block{index + 1}"
-                x = block(width, stride, conv, name=name)(x)
-        dtype = np.promote_types(self.dtype, jnp.float32)
-        features = x.astype(dtype).mean(axis=(1, 2))
-        if chosen.hidden:
-            features = nn.relu(nn.Dense(chosen.hidden, dtype=dtype, name="hidden")(features))
+                x = block(layers, width, stride, name=f"stage{stage + 1}_block{index + 1}")(x)
+        if kind == "preactivated":
+            x = NormRelu(layers, name="activation")(x)
+        features = x.astype(np.promote_types(self.dtype, jnp.float32)).mean(axis=(1, 2))
+        if self.architecture.hidden:
+            features = Hidden(layers, self.architecture.hidden, name="hidden")(features)
         return features
 
-
-class _BasicBlock(nn.Module):
-    features: int
-    stride: int
-    conv: partial["_ConvNorm"]
-    linear: bool = False
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        y = nn.relu(self.conv(self.features, 3, self.stride, name="conv1")(x))
-        y = self.conv(self.features, 3, name="conv2")(y)
-        if x.shape != y.shape:
-            size = 2 if self.linear else 1
-            height, width = x.shape[1:3]
-            x = self.conv(self.features, size, self.stride, padding=0, name="shortcut")(x)
-            if x.shape != y.shape:
-                raise UserError(
-                    f"this network halves its maps, but {height}x{width} is odd: choose another "
-                    "size of the faces, or another network"
-                )
-        return x + y if self.linear else nn.relu(x + y)
+    def _stem(self, layers: Layers, x: Array) -> Array:
+        large = self.stem == "imagenet"
+        size, stride = (7, 2) if large else (3, self.stem_stride)
+        width = self.width * self.architecture.stem
+        x = nn.relu(ConvNorm(layers, width, size, stride, name="stem")(x))
+        return max_pool(x, size=3, stride=2, padding=1) if large else x
 
 
-class _Bottleneck(nn.Module):
-    features: int
-    stride: int
-    conv: partial["_ConvNorm"]
+class Hidden(nn.Module):
+    """A linear layer, batch normalisation and ReLU."""
+
+    layers: Layers
+    units: int
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        y = nn.relu(self.conv(self.features, 1, name="conv1")(x))
-        y = nn.relu(self.conv(self.features, 3, self.stride, name="conv2")(y))
-        y = self.conv(4 * self.features, 1, name="conv3")(y)
-        if x.shape != y.shape:
-            x = self.conv(4 * self.features, 1, self.stride, name="shortcut")(x)
-        return nn.relu(x + y)
-
-
-class _ConvNorm(nn.Module):
-    """A square convolution, padded by half its size unless said otherwise, and batch norm."""
-
-    features: int
-    size: int
-    stride: int = 1
-    padding: int | None = None
-    bias: bool = False
-    train: bool = False
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        y = nn.Conv(
-            self.features,
-            (self.size, self.size),
-            strides=self.stride,
-            padding=self.size // 2 if self.padding is None else self.padding,
-            use_bias=self.bias,
-            kernel_init=_he_normal,
-            dtype=self.dtype,
-            conv_general_dilated=stackable_conv,
-            name="conv",
-        )(x)
-        return BatchNorm(axis_name=self.axis_name, name="norm")(y, self.train)
-
-
-def _he_normal(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """He et al., "Delving Deep into Rectifiers", 2015: normal with variance 2 / fan-out.
-
-    Drawn flat, because XLA compiles a draw of four dimensions several times as long, and a network
-    has dozens.
-    """
-    fan_out = math.prod(shape) // shape[-2]
-    draw = jax.random.normal(key, (math.prod(shape),), dtype)
-    return jnp.sqrt(2 / fan_out).astype(dtype) * draw.reshape(shape)
+    def __call__(self, features: Float[Array, "batch features"]) -> Float[Array, "batch units"]:
+        """Returns activated features."""
+        dense = nn.Dense(self.units, use_bias=False, dtype=features.dtype, name="dense")
+        return nn.relu(self.layers.norm()(dense(features)))

@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from ferjax import memory
 
@@ -58,30 +59,35 @@ def jax_step(options: argparse.Namespace, plain: bool = False) -> Contender:
     import optax
 
     from ferjax import parallel
-    from ferjax.nn import resnet
+    from ferjax.nn import blocks, networks
 
     if plain:
-        resnet.stackable_conv = cast(Any, jax.lax.conv_general_dilated)
-    module = resnet.resnet(
-        "resnet18",
-        CLASSES,
-        options.width,
-        options.stem,
-        axis_name=None,
-        stem_stride=2,
-        dtype=options.dtype,
+        blocks.stackable_conv = cast(Any, jax.lax.conv_general_dilated)
+    model = ConfigDict(
+        {
+            "name": "resnet18",
+            "width": options.width,
+            "stem": options.stem,
+            "stem_stride": 2,
+            "dtype": options.dtype,
+            "heads": ("class",),
+            "dropout": 0.0,
+        }
     )
+    network = networks.network(model, CLASSES, (options.size, options.size, 3))
     optimiser = optax.adam(RATE)
     images, labels = map(jnp.asarray, inputs(options))
     keys = jax.random.split(jax.random.key(0), NETWORKS)
-    variables = jax.jit(jax.vmap(lambda key: module.init(key, images, train=False)))(keys)
+    weights = jax.jit(jax.vmap(network.init))(keys)
+    index = jnp.arange(len(labels))
 
-    def loss(params, stats):
-        def apply(params, stats):
-            variables = {"params": params, "batch_stats": stats}
-            return module.apply(variables, images, train=True, mutable=["batch_stats"])
+    def loss(params, collections):
+        def apply(params, collections, key):
+            stack = networks.Weights(params, collections)
+            return network.train(stack, images, index, key, None)
 
-        logits, updated = jax.vmap(apply)(params, stats)
+        outputs, updated = jax.vmap(apply)(params, collections, keys)
+        logits = outputs["class"]
         log_p = jax.nn.log_softmax(logits)
         p = jnp.exp(log_p)
         supervised = -log_p[:, jnp.arange(len(labels)), labels]
@@ -89,17 +95,16 @@ def jax_step(options: argparse.Namespace, plain: bool = False) -> Contender:
         negentropy = (p * log_p).sum(-1)
         divergence = NETWORKS * negentropy - jnp.einsum("kbc,jbc->kb", p, log_p)
         total = (1 - LAMBDA) * supervised + LAMBDA * divergence
-        return total.sum(0).mean(), updated["batch_stats"]
+        return total.sum(0).mean(), updated
 
     @jax.jit(donate_argnums=0)
     def step(state):
-        params, stats, moments = state
-        (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(params, stats)
+        params, collections, moments = state
+        (value, collections), gradient = jax.value_and_grad(loss, has_aux=True)(params, collections)
         updates, moments = optimiser.update(gradient, moments)
-        return (optax.apply_updates(params, updates), stats, moments), value
+        return (optax.apply_updates(params, updates), collections, moments), value
 
-    params = variables["params"]
-    state = [(params, variables["batch_stats"], optimiser.init(params))]
+    state = [(*weights, optimiser.init(weights.params))]
 
     def run() -> float:
         state[0], value = step(state[0])

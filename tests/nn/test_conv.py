@@ -2,6 +2,7 @@ from functools import partial
 
 import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -167,6 +168,36 @@ def test_step_of_a_stack_on_a_sharded_batch_gathers_nothing():
     assert "all-reduce" in program
     for collective in ("all-gather", "all-to-all", "collective-permute"):
         assert collective not in program
+
+
+def gradient_of_a_stack():
+    """A gradient with every kind of convolution, and operands for it."""
+    images = jnp.ones((4, 8, 8, 3))
+    init = jax.vmap(Small().init, in_axes=(0, None))
+    params = jax.eval_shape(init, jax.random.split(jax.random.key(0), NETWORKS), images)
+    apply = jax.vmap(Small().apply, in_axes=(0, None))
+    return jax.jit(jax.value_and_grad(lambda p: (apply(p, images) ** 2).mean())), params
+
+
+def test_a_step_traced_on_cpu_lowers_to_plain_convolutions_for_tpu_and_cuda():
+    gradient, params = gradient_of_a_stack()
+    for platform in ("tpu", "cuda"):
+        program = jax.export.export(gradient, platforms=(platform,))(params).mlir_module()
+        layers = len(params["params"])
+        # Forward and kernel gradient in each layer, image gradient in all but the first; the first
+        # kernels are joined in the forward pass, as all networks share its images.
+        assert program.count("stablehlo.convolution") == NETWORKS * (3 * layers - 1) - 1
+        for only_on_cpu in ("dot_general", "inlineable", "_times_one"):
+            assert only_on_cpu not in program
+    both = jax.export.export(gradient, platforms=("tpu", "cuda"))(params)
+    assert both.platforms == ("tpu", "cuda")
+
+
+def test_the_choice_of_platform_is_made_before_the_step_is_compiled():
+    gradient, params = gradient_of_a_stack()
+    program = gradient.lower(params).compile().as_text()
+    assert "conditional" not in program
+    assert 'inlineable="false"' in program
 
 
 def test_groups_and_other_layouts_are_refused():

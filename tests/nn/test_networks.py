@@ -4,6 +4,7 @@ from functools import partial
 
 import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -178,6 +179,16 @@ def test_parameters_and_draws_are_those_of_the_backbone_and_a_dense_layer():
     module = WrittenOut(Architecture((3, 3, 3)), width=4, stem="small", stem_stride=2)
     expected = jax.jit(lambda key: module.init(key, jnp.zeros((1, 8, 8, 3)), train=False))
     jax.tree.map(np.testing.assert_array_equal, params, expected(jax.random.key(3))["params"])
+
+
+def test_a_step_of_a_stack_lowers_for_tpu_and_cuda(monkeypatch):
+    built = model.shallow(monkeypatch, heads=("class", "va"), dropout=0.3, stem="imagenet")
+    weights, keys = model.stack(built, 2)
+    step = partial(squared, axis_name=None, built=built)
+    stack = jax.jit(jax.vmap(step, in_axes=(0, None, None, 0)))
+    exported = jax.export.export(stack, platforms=("tpu", "cuda"))(weights, faces(), INDEX, keys)
+    assert exported.platforms == ("tpu", "cuda")
+    assert "inlineable" not in exported.mlir_module()
 
 
 @pytest.mark.parametrize(

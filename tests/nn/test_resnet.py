@@ -7,6 +7,7 @@ import pytest
 
 from ferjax.errors import UserError
 from ferjax.nn.batchnorm import BatchNorm
+from ferjax.nn.blocks import Layers, PreactivatedBottleneck
 from ferjax.nn.networks import network
 from ferjax.nn.resnet import Architecture, ResNet
 from tests.nn import model
@@ -62,15 +63,90 @@ def test_a_linear_block_has_no_relu_after_its_sum():
     assert lowest() < 0
 
 
-def test_resnet80_has_80_convolutions_and_linear_layers_in_the_papers_widths():
-    """26 bottlenecks of three, the stem and the hidden layer; the classifier is one more."""
+def test_resnet80_has_80_layers_before_the_classifier_in_the_papers_widths():
+    """26 bottlenecks of three, the stem and the hidden layer; shortcuts do not count."""
     params = shapes_of("resnet80", 7, (224, 224), width=16, stem="imagenet").params
-    blocks = [name for name in params if name.startswith("stage")]
-    assert 3 * len(blocks) + 2 == 80
-    assert params["stem"]["conv"]["kernel"].shape == (7, 7, 3, 32)
-    widths = [params[f"stage{k}_block1"]["conv3"]["conv"]["kernel"].shape[-2:] for k in range(1, 5)]
+    kernels = {
+        "/".join(key.key for key in path): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if path[-1].key == "kernel"
+    }
+    layers = [name for name in kernels if not name.endswith("shortcut/kernel")]
+    assert len(layers) == 80 + 1
+    assert kernels["stem/conv/kernel"] == (7, 7, 3, 32)
+    widths = [kernels[f"stage{k}_block1/conv3/kernel"][-2:] for k in range(1, 5)]
     assert widths == [(16, 64), (32, 128), (64, 256), (96, 384)]
-    assert params["hidden"]["kernel"].shape == (384, 1024)
+    assert kernels["hidden/dense/kernel"] == (384, 1024)
+    shortcuts = [name for name in kernels if name.endswith("shortcut/kernel")]
+    assert shortcuts == [f"stage{k}_block1/shortcut/kernel" for k in range(1, 5)]
+
+
+def test_resnet80_normalises_before_each_convolution_but_the_first_after_the_stem():
+    """Three activations a block, but two in the first, which takes the stem's; and a last one."""
+    params = shapes_of("resnet80", 7, (64, 64), width=16, stem="imagenet").params
+    assert "activation1" not in params["stage1_block1"]
+    assert params["stage1_block2"]["activation1"]["norm"]["scale"].shape == (64,)
+    assert params["stage2_block1"]["activation1"]["norm"]["scale"].shape == (64,)
+    assert params["activation"]["norm"]["scale"].shape == (384,)
+    norms = [path for path in names_of(params) if path.endswith("norm/scale")]
+    assert len(norms) == 3 * 26 - 1 + len(["stem", "last", "hidden"])
+    assert not any(name.endswith("conv3/bias") for name in names_of(params))
+
+
+def names_of(params):
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return ["/".join(key.key for key in path) for path, _ in leaves]
+
+
+def test_a_preactivated_block_passes_its_input_on_untouched():
+    layers = Layers(train=True, dtype=jnp.dtype("float32"), axis_name=None)
+    block = PreactivatedBottleneck(layers, features=2, stride=1)
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 8))  # of both signs
+
+    @jax.jit
+    def run(key):
+        variables = block.init(key, x)
+        params = variables["params"]
+        silent = jax.tree.map(jnp.zeros_like, params["conv3"])
+        same, _ = block.apply(
+            variables | {"params": params | {"conv3": silent}}, x, mutable=["batch_stats"]
+        )
+        other, _ = block.apply(variables, x, mutable=["batch_stats"])
+        return same, other
+
+    same, other = run(jax.random.key(1))
+    np.testing.assert_array_equal(same, x)
+    assert (other < 0).any()  # no ReLU after the sum
+    assert (other != x).any()
+
+
+def test_a_preactivated_block_that_changes_the_shape_projects_the_activated_input():
+    layers = Layers(train=False, dtype=jnp.dtype("float32"), axis_name=None)
+    block = PreactivatedBottleneck(layers, features=2, stride=2)
+    x = -jnp.ones((1, 4, 4, 3))  # ReLU makes nothing of it
+
+    def run(key):
+        variables = block.init(key, x)
+        return block.apply(variables, x)
+
+    np.testing.assert_array_equal(jax.jit(run)(jax.random.key(0)), np.zeros((1, 2, 2, 8)))
+
+
+def test_the_hidden_layer_is_normalised_before_its_relu():
+    module = ResNet(Architecture((1,), "preactivated", hidden=8), width=4, stem="small")
+    images = jax.random.normal(jax.random.key(0), (8, 8, 8, 3))
+
+    @jax.jit
+    def features(key, scale):
+        variables = module.init(key, images, train=False)
+        kernel = variables["params"]["hidden"]["dense"]["kernel"]
+        variables["params"]["hidden"]["dense"]["kernel"] = scale * kernel
+        return module.apply(variables, images, train=True, mutable=["batch_stats"])[0]
+
+    one, ten = (features(jax.random.key(1), scale) for scale in (10.0, 100.0))
+    np.testing.assert_allclose(one, ten, atol=1e-3)
+    assert (one >= 0).all()
+    assert (one == 0).any()
 
 
 def test_resnet20_has_272474_parameters():
