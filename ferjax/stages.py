@@ -145,7 +145,7 @@ def _truth(config: ConfigDict, folder: Path) -> Plan:
     crowd = infer.read(config)
     path = folder / "stages" / "truth" / "found.npz"
 
-    def run(_: dict[str, Any]) -> infer.Found:
+    def run(_: dict[str, Any]) -> infer.Inference:
         found = infer.infer(config, crowd)
         if jax.process_index() == 0:
             infer.log(crowd, found, "truth", writers.MetricsFile(folder / "metrics.jsonl"))
@@ -153,13 +153,13 @@ def _truth(config: ConfigDict, folder: Path) -> Plan:
         return found
 
     def finish() -> None:
-        found = infer.Found.load(path)
+        found = infer.Inference.load(path)
         result = infer.write(config, crowd, found, folder)
         truth_report.write(config, folder, crowd, found, result)
         print(infer.format_result(result))
         print(f"report: {folder / 'report' / 'index.html'}")
 
-    stage = Stage("truth", {}, run, lambda _: infer.Found.load(path))
+    stage = Stage("truth", {}, run, lambda _: infer.Inference.load(path))
     return Plan((stage,), infer.fingerprint(crowd), finish)
 
 
