@@ -1,4 +1,4 @@
-"""Truth inference as a command: reads crowd annotations, writes labels and the coders' reliability."""
+"""The truth command: reads crowd annotations, writes labels and the coders' reliability."""
 
 import time
 import zlib
@@ -249,7 +249,7 @@ def accuracy(
 def expected_counts(
     annotations: Annotations, posteriors: Float[np.ndarray, "tasks classes"]
 ) -> Float64[np.ndarray, "workers classes classes"]:
-    """Returns how often each worker is expected to have given each label (column) by truth (row)."""
+    """Returns each worker's expected counts of labels (columns) given to each truth (row)."""
     _, workers, classes = annotations.sizes
     cell = annotations.worker.astype(np.int64) * classes + annotations.label
     by_truth = [
@@ -274,7 +274,7 @@ def _from_votes(
     iterations: int,
     converged: bool,
 ) -> dict[str, Any]:
-    """Returns the fields of an algorithm without confusions, and counts these by the votes' shares."""
+    """Makes the fields of `Inference` from votes; confusions are counted by the votes' shares."""
     counts = expected_counts(annotations, shares)
     sizes = counts.sum(axis=2, keepdims=True)
     confusions = np.divide(counts, sizes, out=np.full_like(counts, np.nan), where=sizes > 0)

@@ -160,7 +160,7 @@ def test_gold_stays_fixed(crowd):
         ({"pseudo_count": -1.0}, "pseudo_count must be at least 0 and finite, not -1.0"),
         ({"pseudo_count": float("inf")}, "pseudo_count must be finite, not inf"),
         ({"tolerance": float("nan")}, "tolerance must be finite, not nan"),
-        ({"max_iterations": 0}, "max_iterations must lie in [1, 1,000,000], not 0"),
+        ({"max_iterations": 0}, "max_iterations must be in [1, 1,000,000], not 0"),
         ({"algorithm": "pm", "init": "spectral"}, "init must be 'majority' for pm, not 'spectral'"),
         ({"repeated": "first"}, "repeated must be 'keep' or 'last', not 'first'"),
         ({"seed": -1}, "seed must be in [0, 2³²), not -1"),

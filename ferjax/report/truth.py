@@ -207,10 +207,10 @@ def _reliable(
             figures.confusion_grid(confusions[coders], _classes(annotations), titles),
             f"Confusion matrices of the {degree} reliable coders: "
             + "; ".join(f"{name}, {text}" for name, text in pairs),
-            f"The {degree} reliable of the {len(ranked):,} coders with at least {least} labels: "
-            "how often, in per cent, a coder gives the column's label to the row's true class; – where "
-            "the coder labelled no task of that class. Above each matrix, the expected share of "
-            "right labels.",
+            f"The {degree} reliable of {len(ranked):,} coders with at least {least} labels. "
+            "Cells show how often, in per cent, a coder gives the column's label to the row's true "
+            "class; – where the coder labelled no task of that class. Above each matrix, the "
+            "expected share of right labels.",
         )
 
 
