@@ -27,7 +27,7 @@ NEVER = -1e30
 """Logarithm of probability 0; finite, so that differences stay finite."""
 
 SHARD_TASKS = 1 << 16
-"""Tasks per shard, if there are many annotations."""
+"""Most tasks in a shard, if there are many annotations."""
 LEAST_OF_CELL = 32
 """Least mean number of annotations per worker and label in a shard: else padding costs more."""
 
