@@ -1,4 +1,4 @@
-"""The truth command: crowd annotations in; labels, coders and how sure both are out."""
+"""The truth command: reads crowd annotations, writes labels and the coders' reliability."""
 
 import time
 import zlib
@@ -22,17 +22,17 @@ from ferjax.truth.em import check_options
 ALGORITHMS = ("majority_vote", "dawid_skene", "one_coin", "pm")
 TABLES = ("csv", "parquet")
 OPTIONS = ("pseudo_count", "prior", "max_iterations", "tolerance")
-"""Of the algorithms that are EM."""
+"""Options of the algorithms by EM."""
 
 
 class Crowd(NamedTuple):
-    """What a run works on.
+    """The inputs of a run.
 
     Attributes:
-      annotations: who said what.
-      gold: [T] known classes that stay fixed, `UNKNOWN` for the others.
-      truth: [T] known classes to measure by, `UNKNOWN` or `NO_CLASS` for the others.
-      seconds: that reading took.
+      annotations: all labels, with their tasks and workers.
+      gold: [T] known classes that stay fixed, `UNKNOWN` elsewhere.
+      truth: [T] known classes to measure accuracy by, `UNKNOWN` or `NO_CLASS` elsewhere.
+      seconds: time that reading took.
     """
 
     annotations: Annotations
@@ -42,22 +42,23 @@ class Crowd(NamedTuple):
 
     @property
     def measured(self) -> Int32[np.ndarray, " tasks"]:
-        """[T] `truth` without the tasks whose class was given as gold."""
+        """[T] `truth`, but `UNKNOWN` for gold tasks."""
         return np.where(self.gold == UNKNOWN, self.truth, UNKNOWN).astype(np.int32)
 
 
-class Found(NamedTuple):
-    """What any of the algorithms finds.
+class Inference(NamedTuple):
+    """The outcome of any of the algorithms.
 
     Attributes:
-      labels: [T] places in the classes.
+      labels: [T] indices of classes.
       posteriors: [T, K] probability of each class, or its share of the votes.
-      confusions: [W, K, K] probability of a label (column) given the truth (row). Where a worker
-        met no task of a class, votes give nan, and EM the labels that the worker gave as alike.
-      log_likelihood: [iterations], empty where the algorithm has none.
-      iterations: how many were done.
-      converged: whether it stopped by itself.
-      seconds: that it took, compilation included.
+      confusions: [W, K, K] probability of a label (column) given the truth (row). If a worker
+        labelled no task of a class, voting gives nan, and EM gives equal probability to each label
+        that the worker used.
+      log_likelihood: [iterations]; empty if the algorithm has none.
+      iterations: number done.
+      converged: True if it stopped before the limit on iterations.
+      seconds: time it took, compilation included.
     """
 
     labels: Int32[np.ndarray, " tasks"]
@@ -70,29 +71,29 @@ class Found(NamedTuple):
 
     @property
     def tied(self) -> Bool[np.ndarray, " tasks"]:
-        """[T] whether several classes are the likeliest."""
+        """[T] True if several classes are equally likely and none is likelier."""
         return majority.tied(self.posteriors)
 
     @property
     def entropy(self) -> Float[np.ndarray, " tasks"]:
-        """[T] of the posteriors, in bits: 0 is certainty."""
+        """[T] entropy of the posteriors in bits; 0 is certain."""
         p = self.posteriors
         return np.abs(np.sum(p * np.log2(p, out=np.zeros_like(p), where=p > 0), axis=1))
 
     def save(self, path: Path) -> None:
-        """Writes all of it, whole or not at all."""
+        """Writes all fields to `path`; no reader sees a partly written file."""
         with writers.replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **self._asdict())
 
     @classmethod
-    def load(cls, path: Path) -> "Found":
-        """Reads what was saved."""
+    def load(cls, path: Path) -> "Inference":
+        """Reads what `save` wrote."""
         with np.load(path) as saved:
             return cls(*(saved[f] if saved[f].ndim else saved[f].item() for f in cls._fields))
 
 
 def read(config: ConfigDict) -> Crowd:
-    """Reads and checks everything.
+    """Checks the config, and reads and checks its files.
 
     Raises:
       UserError: for a mistake in the config or a file.
@@ -100,15 +101,19 @@ def read(config: ConfigDict) -> Crowd:
     start = time.perf_counter()
     for field, allowed in (("algorithm", ALGORITHMS), ("table", TABLES)):
         if config[field] not in allowed:
-            raise UserError(f"{field}={config[field]!r} is none of {', '.join(allowed)}")
+            raise UserError(f"{field} must be one of {', '.join(allowed)}, not {config[field]!r}")
     if config.gold and config.algorithm not in ("dawid_skene", "one_coin"):
-        raise UserError(f"gold: {config.algorithm} takes no known truths")
+        raise UserError(
+            f"gold cannot be used with {config.algorithm}, only with dawid_skene and one_coin"
+        )
     if config.init != "majority" and config.algorithm != "dawid_skene":
-        raise UserError(f"init: {config.algorithm} always begins with the majority")
+        raise UserError(f"init must be 'majority' for {config.algorithm}, not {config.init!r}")
     if not 0 <= config.seed < 2**32:
-        raise UserError(f"seed must lie in [0, 2³²), not {config.seed}")
+        raise UserError(f"seed must be in [0, 2³²), not {config.seed}")
     if not config.annotations:
-        raise UserError("annotations is not set: a CSV or Parquet file of task, worker, label")
+        raise UserError(
+            "annotations is not set; it must name a CSV or Parquet file of task, worker, label"
+        )
     try:
         classes = tuple(config.classes) or None
         annotations = Annotations.from_table(
@@ -124,7 +129,10 @@ def read(config: ConfigDict) -> Crowd:
 
 
 def fingerprint(crowd: Crowd) -> dict[str, Any]:
-    """What tells a crowd from others, as JSON; what is merely measured by may change."""
+    """Returns sizes and checksums that identify a crowd, as JSON.
+
+    Known truths that only measure accuracy are left out, so they may change on resuming.
+    """
     checksums = {}
     for name in ("tasks", "workers", "classes"):
         ids = getattr(crowd.annotations, name)
@@ -138,56 +146,56 @@ def fingerprint(crowd: Crowd) -> dict[str, Any]:
     return sizes | {"checksums": checksums}
 
 
-def infer(config: ConfigDict, crowd: Crowd) -> Found:
+def infer(config: ConfigDict, crowd: Crowd) -> Inference:
     """Runs `config.algorithm`."""
     start = time.perf_counter()
-    found = _infer(config, crowd)
-    return Found(**found, seconds=time.perf_counter() - start)
+    fields = _infer(config, crowd)
+    return Inference(**fields, seconds=time.perf_counter() - start)
 
 
 def _infer(config: ConfigDict, crowd: Crowd) -> dict[str, Any]:
-    """All fields of `Found` but the seconds."""
+    """Runs `config.algorithm` and returns all fields of `Inference` except the seconds."""
     annotations = crowd.annotations
     if config.algorithm == "majority_vote":
-        voted = truth.majority_vote(annotations, seed=config.seed)
-        return _from_votes(annotations, voted.labels, voted.posteriors, 1, True)
+        majorities = truth.majority_vote(annotations, seed=config.seed)
+        return _from_votes(annotations, majorities.labels, majorities.posteriors, 1, True)
     if config.algorithm == "pm":
-        found = truth.pm(annotations, max_iterations=config.max_iterations, seed=config.seed)
-        done = found.iterations, found.converged
-        return _from_votes(annotations, found.labels, found.posteriors, *done)
+        voted = truth.pm(annotations, max_iterations=config.max_iterations, seed=config.seed)
+        progress = voted.iterations, voted.converged
+        return _from_votes(annotations, voted.labels, voted.posteriors, *progress)
     options = {name: config[name] for name in OPTIONS} | {"gold": crowd.gold}
     if config.algorithm == "one_coin":
         em = truth.one_coin(annotations, **options)
     else:
         em = truth.dawid_skene(annotations, init=config.init, seed=config.seed, **options)
-    return {name: getattr(em, name) for name in Found._fields if name != "seconds"}
+    return {name: getattr(em, name) for name in Inference._fields if name != "seconds"}
 
 
-def log(crowd: Crowd, found: Found, stage: str, metrics: writers.MetricsFile) -> None:
-    """The lines of `metrics.jsonl`: the log-likelihood at each iteration, and what came out."""
-    metrics.forget(stage, after_step=-1)  # of a run that was killed
-    for step, value in enumerate(found.log_likelihood.tolist(), start=1):
+def log(crowd: Crowd, inference: Inference, stage: str, metrics: writers.MetricsFile) -> None:
+    """Writes to `metrics.jsonl` the log-likelihood of each iteration, then accuracy and time."""
+    metrics.forget(stage, after_step=-1)  # lines of a run that was killed
+    for step, value in enumerate(inference.log_likelihood.tolist(), start=1):
         metrics.write(
             stage=stage, split="train", step=step, epoch=float(step), log_likelihood=value
         )
     metrics.write(
         stage=stage,
         split="eval",
-        step=found.iterations,
-        epoch=float(found.iterations),
-        accuracy=accuracy(found.labels, crowd.measured),
-        seconds=found.seconds,
+        step=inference.iterations,
+        epoch=float(inference.iterations),
+        accuracy=accuracy(inference.labels, crowd.measured),
+        seconds=inference.seconds,
     )
 
 
-def write(config: ConfigDict, crowd: Crowd, found: Found, folder: Path) -> dict[str, Any]:
-    """Writes the tables and, last, `result.json`; returns what is in it."""
-    annotations, trace = crowd.annotations, found.log_likelihood
-    _write_table(_labels(annotations, found), folder / f"labels.{config.table}")
-    _write_table(_workers(annotations, found), folder / "workers.csv")
+def write(config: ConfigDict, crowd: Crowd, inference: Inference, folder: Path) -> dict[str, Any]:
+    """Writes the tables and, last, `result.json`; returns its contents."""
+    annotations, trace = crowd.annotations, inference.log_likelihood
+    _write_table(_labels(annotations, inference), folder / f"labels.{config.table}")
+    _write_table(_workers(annotations, inference), folder / "workers.csv")
     with writers.replacing(folder / "confusions.npz") as temporary, temporary.open("wb") as file:
         names = {x: getattr(annotations, x).astype(str) for x in ("workers", "classes")}
-        np.savez(file, confusions=found.confusions, **names)
+        np.savez(file, confusions=inference.confusions, **names)
     result = {
         "algorithm": config.algorithm,
         "tasks": len(annotations.tasks),
@@ -195,14 +203,14 @@ def write(config: ConfigDict, crowd: Crowd, found: Found, folder: Path) -> dict[
         "classes": annotations.classes.tolist(),
         "annotations": len(annotations.task),
         "repeated": annotations.repeated,
-        "accuracy": accuracy(found.labels, crowd.measured),
+        "accuracy": accuracy(inference.labels, crowd.measured),
         "known_tasks": int((crowd.measured != UNKNOWN).sum()),
         "gold_tasks": int((crowd.gold != UNKNOWN).sum()),
-        "tied_tasks": int(found.tied.sum()),
+        "tied_tasks": int(inference.tied.sum()),
         "log_likelihood": float(trace[-1]) if len(trace) else None,
-        "iterations": found.iterations,
-        "converged": found.converged,
-        "seconds": crowd.seconds + found.seconds,
+        "iterations": inference.iterations,
+        "converged": inference.converged,
+        "seconds": crowd.seconds + inference.seconds,
         "seconds_reading": crowd.seconds,
     }
     writers.write_json(folder / "result.json", result)
@@ -210,7 +218,7 @@ def write(config: ConfigDict, crowd: Crowd, found: Found, folder: Path) -> dict[
 
 
 def format_result(result: dict[str, Any]) -> str:
-    """What a run prints."""
+    """Returns the text that a run prints."""
     lines = [
         f"{result['algorithm']}: annotations {result['annotations']:,}, tasks {result['tasks']:,}, "
         f"workers {result['workers']:,}, classes {len(result['classes'])}",
@@ -218,30 +226,30 @@ def format_result(result: dict[str, Any]) -> str:
         f"{'converged' if result['converged'] else 'not converged'}, {result['seconds']:.2f} s",
     ]
     if result["gold_tasks"]:
-        lines.append(f"gold tasks: {result['gold_tasks']:,}, left out of any accuracy")
+        lines.append(f"gold tasks: {result['gold_tasks']:,}, not counted in the accuracy")
     if result["tied_tasks"]:
         lines.append(f"tied tasks: {result['tied_tasks']:,}")
     if result["accuracy"] is not None:
         share = f"{100 * result['accuracy']:.2f} %"
-        lines.append(f"accuracy {share} of {result['known_tasks']:,} tasks of known truth")
+        lines.append(f"accuracy {share} of {result['known_tasks']:,} tasks with known truth")
     return "\n".join(lines)
 
 
 def accuracy(
     labels: Int32[np.ndarray, " tasks"], known: Int32[np.ndarray, " tasks"]
 ) -> float | None:
-    """Share of the tasks of known truth whose label is right, in [0, 1]; None where none is known.
+    """Returns the share of right labels among tasks with known truth, or None without such tasks.
 
-    A truth that is none of the classes counts as missed, as in crowd-kit.
+    A truth that is none of the classes counts as a mistake, as in crowd-kit.
     """
-    told = known != UNKNOWN
-    return float((labels == known)[told].mean()) if told.any() else None
+    measured = known != UNKNOWN
+    return float((labels == known)[measured].mean()) if measured.any() else None
 
 
 def expected_counts(
     annotations: Annotations, posteriors: Float[np.ndarray, "tasks classes"]
 ) -> Float64[np.ndarray, "workers classes classes"]:
-    """How often each worker, given each truth (row), said each label (column), as expected."""
+    """Returns each worker's expected counts of labels (columns) given to each truth (row)."""
     _, workers, classes = annotations.sizes
     cell = annotations.worker.astype(np.int64) * classes + annotations.label
     by_truth = [
@@ -254,7 +262,7 @@ def expected_counts(
 def estimated_accuracy(
     annotations: Annotations, posteriors: Float[np.ndarray, "tasks classes"]
 ) -> Float64[np.ndarray, " workers"]:
-    """Share of each worker's labels that are right, as expected under the posteriors, in [0, 1]."""
+    """Returns each worker's expected share of right labels under the posteriors, in [0, 1]."""
     right = posteriors[annotations.task, annotations.label]
     return np.bincount(annotations.worker, right) / np.bincount(annotations.worker)
 
@@ -266,7 +274,7 @@ def _from_votes(
     iterations: int,
     converged: bool,
 ) -> dict[str, Any]:
-    """For algorithms without a model of confusions: these are counted against the votes' shares."""
+    """Makes the fields of `Inference` from votes; confusions are counted by the votes' shares."""
     counts = expected_counts(annotations, shares)
     sizes = counts.sum(axis=2, keepdims=True)
     confusions = np.divide(counts, sizes, out=np.full_like(counts, np.nan), where=sizes > 0)
@@ -280,33 +288,33 @@ def _from_votes(
     }
 
 
-def _labels(annotations: Annotations, found: Found) -> pa.Table:
+def _labels(annotations: Annotations, inference: Inference) -> pa.Table:
     names = (f"p_{name}" for name in annotations.classes)
     return pa.table(
         {
             "task": annotations.tasks,
-            "label": annotations.classes[found.labels],
-            **dict(zip(names, found.posteriors.T, strict=True)),
-            "entropy": found.entropy,
+            "label": annotations.classes[inference.labels],
+            **dict(zip(names, inference.posteriors.T, strict=True)),
+            "entropy": inference.entropy,
         }
     )
 
 
-def _workers(annotations: Annotations, found: Found) -> pa.Table:
-    counts = expected_counts(annotations, found.posteriors)
+def _workers(annotations: Annotations, inference: Inference) -> pa.Table:
+    counts = expected_counts(annotations, inference.posteriors)
     workers, classes, _ = counts.shape
     wrong = (counts * (1 - np.eye(classes))).reshape(workers, -1)
     worst = wrong.argmax(axis=1)
     names = annotations.classes.astype(str)
     mistakes = [
-        f"{names[cell // classes]} as {names[cell % classes]}" if mine[cell] >= 0.5 else ""
-        for mine, cell in zip(wrong, worst, strict=True)
+        f"{names[cell // classes]} as {names[cell % classes]}" if counts_wrong[cell] >= 0.5 else ""
+        for counts_wrong, cell in zip(wrong, worst, strict=True)
     ]
     return pa.table(
         {
             "worker": annotations.workers,
             "labels": np.bincount(annotations.worker, minlength=workers),
-            "accuracy": estimated_accuracy(annotations, found.posteriors),
+            "accuracy": estimated_accuracy(annotations, inference.posteriors),
             "most_frequent_mistake": mistakes,
         }
     )

@@ -10,7 +10,7 @@ import pytest
 
 from configs import truth
 from ferjax import infer, main
-from ferjax.infer import Found, accuracy, expected_counts
+from ferjax.infer import Inference, accuracy, expected_counts
 from ferjax.report.truth import agreement
 from tests.truth.test_em import annotations_of
 
@@ -24,8 +24,8 @@ def crowd(tmp_path):
     known = rng.integers(0, 3, 30)
     rows = []
     for task, k in enumerate(known):
-        said = {"ann": k, "bob": min(k, 1), "cy": rng.integers(3), "dee": k, "eve": k}
-        rows += [(f"img {task}", name, CLASSES[label]) for name, label in said.items()]
+        labels = {"ann": k, "bob": min(k, 1), "cy": rng.integers(3), "dee": k, "eve": k}
+        rows += [(f"img {task}", name, CLASSES[label]) for name, label in labels.items()]
     write(tmp_path / "labels.csv", ("item", "worker", "label"), rows)
     truths = [(f"img {task}", CLASSES[k]) for task, k in enumerate(known)]
     write(tmp_path / "truth.csv", ("item", "truth"), truths)
@@ -116,7 +116,7 @@ def test_gold_is_left_out_of_the_accuracy(crowd, capsys):
     assert run(crowd, gold=str(crowd / "gold.csv"), truth=str(crowd / "truth.csv")) == 0
     result = json.loads((crowd / "run/result.json").read_text())
     assert (result["known_tasks"], result["gold_tasks"]) == (28, 2)
-    assert "gold tasks: 2, left out of any accuracy" in capsys.readouterr().out
+    assert "gold tasks: 2, not counted in the accuracy" in capsys.readouterr().out
     truth_file = str(crowd / "truth.csv")
     assert run(crowd, workdir="all", gold=truth_file, truth=truth_file) == 0
     assert json.loads((crowd / "all/result.json").read_text())["accuracy"] is None
@@ -147,20 +147,23 @@ def test_gold_stays_fixed(crowd):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"algorithm": "glad"}, "algorithm='glad' is none of majority_vote, dawid_skene"),
-        ({"table": "json"}, "table='json' is none of csv, parquet"),
+        (
+            {"algorithm": "glad"},
+            "algorithm must be one of majority_vote, dawid_skene, one_coin, pm, not 'glad'",
+        ),
+        ({"table": "json"}, "table must be one of csv, parquet, not 'json'"),
         ({"annotations": ""}, "annotations is not set"),
         ({"annotations": "nowhere.csv"}, "cannot read nowhere.csv: No such file"),
-        ({"algorithm": "pm", "gold": "gold.csv"}, "gold: pm takes no known truths"),
+        ({"algorithm": "pm", "gold": "gold.csv"}, "gold cannot be used with pm"),
         ({"prior": "flat"}, "prior must be 'estimate' or 'uniform', not 'flat'"),
         ({"init": "zero"}, "init must be 'majority' or 'spectral', not 'zero'"),
         ({"pseudo_count": -1.0}, "pseudo_count must be at least 0 and finite, not -1.0"),
         ({"pseudo_count": float("inf")}, "pseudo_count must be finite, not inf"),
         ({"tolerance": float("nan")}, "tolerance must be finite, not nan"),
-        ({"max_iterations": 0}, "max_iterations must lie in [1, 1,000,000], not 0"),
-        ({"algorithm": "pm", "init": "spectral"}, "init: pm always begins with the majority"),
+        ({"max_iterations": 0}, "max_iterations must be in [1, 1,000,000], not 0"),
+        ({"algorithm": "pm", "init": "spectral"}, "init must be 'majority' for pm, not 'spectral'"),
         ({"repeated": "first"}, "repeated must be 'keep' or 'last', not 'first'"),
-        ({"seed": -1}, "seed must lie in [0, 2³²), not -1"),
+        ({"seed": -1}, "seed must be in [0, 2³²), not -1"),
         ({"classes": ("anger", "fear")}, "label sad is none of the classes anger, fear"),
     ],
 )
@@ -192,9 +195,10 @@ def test_expected_counts_by_hand():
 
 def test_ties_and_entropy_of_posteriors():
     posteriors = np.float32([[0.5, 0.5], [1, 0], [0.25, 0.75]])
-    found = Found(np.int32([0, 0, 1]), posteriors, np.empty((1, 2, 2)), np.empty(0), 1, True, 0.0)
-    assert found.tied.tolist() == [True, False, False]
-    np.testing.assert_allclose(found.entropy, [1, 0, 0.811278], atol=1e-6)
+    unused = np.empty((1, 2, 2)), np.empty(0), 1, True, 0.0
+    inference = Inference(np.int32([0, 0, 1]), posteriors, *unused)
+    assert inference.tied.tolist() == [True, False, False]
+    np.testing.assert_allclose(inference.entropy, [1, 0, 0.811278], atol=1e-6)
 
 
 def test_agreement_by_hand_counts_the_last_of_several_labels(monkeypatch):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ferjax import main, parallel
-from ferjax.infer import Found
+from ferjax.infer import Inference
 from ferjax.truth import Annotations, dawid_skene
 from tests import tiny
 
@@ -142,7 +142,7 @@ def test_two_processes_infer_the_truth_that_one_does(tmp_path):
     asked = f"--config.annotations={tmp_path / 'labels.csv'}"
     done = launch(tmp_path, asked, "--config.tolerance=0.0", config="configs/truth.py")
     assert done.returncode == 0, done.stderr
-    found = Found.load(tmp_path / "run/stages/truth/found.npz")
+    found = Inference.load(tmp_path / "run/stages/truth/found.npz")
     alone = dawid_skene(Annotations.from_table(tmp_path / "labels.csv"), tolerance=0.0)
     np.testing.assert_allclose(found.posteriors, alone.posteriors, atol=1e-6)
     np.testing.assert_allclose(found.confusions, alone.confusions, atol=1e-6)

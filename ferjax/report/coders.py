@@ -1,6 +1,6 @@
-"""What a model of coders learnt: matrices, agreement of annotations and latent truth, its worth.
+"""The analysis of a model of coders: its matrices, and its latent truth against the annotations.
 
-The analysis of J. Zeng, S. Shan and X. Chen, *Facial Expression Recognition with Inconsistently
+It follows J. Zeng, S. Shan and X. Chen, *Facial Expression Recognition with Inconsistently
 Annotated Datasets*, ECCV 2018, Figures 4 to 7.
 """
 
@@ -24,24 +24,24 @@ CASES = (
     "truth is the first coder's",
     "truth is the second coder's",
 )
-"""How a latent truth and two coders may agree, by the numbers of the paper from 1 on."""
+"""How a latent truth and two coders may agree; the paper numbers these cases from 1."""
 
 MOST_CODERS, MOST_CLASSES, MOST_PAIRS = 8, 12, 8
-"""More than so many are not drawn."""
+"""At most this many are drawn."""
 
 SHEET_FACES = 6
-"""Faces of each case on the sheet."""
+"""Faces of each case on a sheet."""
 
 
 class Faces(NamedTuple):
-    """Training faces that the model was asked about.
+    """Training faces with the model's predictions.
 
     Attributes:
-      rows: places among the training faces.
+      rows: [N] row numbers of the training faces.
       latent: [N] the model's likeliest class.
-      annotations: [N, coders] places among the classes, -1 for none.
+      annotations: [N, coders] class, -1 for none.
       truth: [N] known class or -1.
-      sets: [N] place of the dataset in `Dataset.sets`, all 0 if it is no union.
+      sets: [N] index of the dataset in `Dataset.sets`; all 0 without a union.
     """
 
     rows: Int32[np.ndarray, " rows"]
@@ -54,7 +54,7 @@ class Faces(NamedTuple):
 def pictures(
     learnt: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], dataset: Dataset
 ) -> Iterator[Picture]:
-    """All figures, of a stage whose `learnt` has transitions; none for others.
+    """Yields the figures of a stage whose `learnt` has transitions; none for other stages.
 
     Args:
       learnt: `coders` and `transitions` of the stage.
@@ -63,7 +63,7 @@ def pictures(
     """
     if "transitions" not in learnt:
         return
-    faces = asked(predictions, dataset)
+    faces = predicted_faces(predictions, dataset)
     names = learnt["coders"].tolist()
     known = [name for name in names if name in dataset.coders][:MOST_CODERS]
     if known and len(dataset.classes) <= MOST_CLASSES:
@@ -78,8 +78,8 @@ def pictures(
             yield _samples(pair, faces, dataset)
 
 
-def asked(predictions: Mapping[str, np.ndarray], dataset: Dataset) -> Faces:
-    """The faces that the stage predicted when it ended."""
+def predicted_faces(predictions: Mapping[str, np.ndarray], dataset: Dataset) -> Faces:
+    """Returns the training faces that the stage predicted at its end."""
     rows = predictions["train_rows"]
     labels = dataset.train.labels
     return Faces(
@@ -91,13 +91,13 @@ def asked(predictions: Mapping[str, np.ndarray], dataset: Dataset) -> Faces:
     )
 
 
-def counted(
-    truth: Int[np.ndarray, " faces"], said: Int[np.ndarray, " faces"], classes: int
+def counted_confusion(
+    truth: Int[np.ndarray, " faces"], labels: Int[np.ndarray, " faces"], classes: int
 ) -> Float[np.ndarray, "classes classes"]:
-    """Shares of what was said (column) of each truth (row); nan in rows without a face."""
-    both = (truth != UNKNOWN) & (said != UNKNOWN)
+    """Returns the share of each label (column) given each truth (row); nan in empty rows."""
+    both = (truth != UNKNOWN) & (labels != UNKNOWN)
     counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (truth[both], said[both]), 1)
+    np.add.at(counts, (truth[both], labels[both]), 1)
     return figures.row_shares(counts)
 
 
@@ -106,7 +106,7 @@ def case_of(
     first: Int[np.ndarray, " faces"],
     second: Int[np.ndarray, " faces"],
 ) -> Int[np.ndarray, " faces"]:
-    """The case of each face, a place in `CASES`."""
+    """Returns the case of each face, an index into `CASES`."""
     same = first == second
     return np.select(
         [same & (latent == first), same, latent == first, latent == second], [0, 2, 3, 4], 1
@@ -114,15 +114,19 @@ def case_of(
 
 
 def agreement(faces: Faces, dataset: Dataset) -> dict[tuple[str, int, int], np.ndarray]:
-    """Shares of the cases, by the set and two coders who both annotated some of it.
+    """Returns the shares of the cases for each dataset and two coders who share some of its faces.
 
-    Those with most faces in common first, `MOST_PAIRS` of them, among the busiest `MOST_CODERS`.
+    Among the `MOST_CODERS` busiest coders it keeps the `MOST_PAIRS` pairs that share most faces,
+    those with most faces first.
+
+    Returns:
+      {(name of the dataset, first coder, second coder): share of each case}.
     """
     shares, sizes = {}, {}
     busiest = np.argsort(-(faces.annotations != UNKNOWN).sum(axis=0), kind="stable")[:MOST_CODERS]
-    for place, name in enumerate(dataset.sets or ("",)):
+    for number, name in enumerate(dataset.sets or ("",)):
         for pair in combinations(sorted(busiest.tolist()), 2):
-            both = _both(faces, pair) & (faces.sets == place)
+            both = _both(faces, pair) & (faces.sets == number)
             if not both.any():
                 continue
             first, second = faces.annotations[both][:, pair].T
@@ -130,11 +134,12 @@ def agreement(faces: Faces, dataset: Dataset) -> dict[tuple[str, int, int], np.n
             key = (name, *pair)
             sizes[key] = both.sum()
             shares[key] = np.bincount(cases, minlength=len(CASES)) / both.sum()
-    chosen = sorted(shares, key=lambda key: -sizes[key])[:MOST_PAIRS]
-    return {key: shares[key] for key in chosen}
+    largest = sorted(shares, key=lambda key: -sizes[key])[:MOST_PAIRS]
+    return {key: shares[key] for key in largest}
 
 
 def _both(faces: Faces, pair: tuple[int, ...]) -> Bool[np.ndarray, " faces"]:
+    """Returns which faces all coders of `pair` annotated."""
     return (faces.annotations[:, pair] != UNKNOWN).all(axis=1)
 
 
@@ -147,30 +152,30 @@ def _matrices(
     titles: list[str] = []
     gaps: list[str] = []
     for name in coders:
-        said = faces.annotations[:, dataset.coders.index(name)]
+        labels = faces.annotations[:, dataset.coders.index(name)]
         columns = {
             f"{name}: learnt": transitions[name],
-            "counted by latent truth": counted(faces.latent, said, len(classes)),
+            "counted by latent truth": counted_confusion(faces.latent, labels, len(classes)),
         }
         if known:
-            columns["counted by known truth"] = counted(faces.truth, said, len(classes))
-            right = columns["counted by known truth"]
-            gaps.append(f"{name} {np.nanmean(abs(transitions[name] - right)):.3f}")
+            actual = counted_confusion(faces.truth, labels, len(classes))
+            columns["counted by known truth"] = actual
+            gaps.append(f"{name} {np.nanmean(abs(transitions[name] - actual)):.3f}")
         grid += columns.values()
         titles += columns
     caption = (
-        "Each row is a truth and sums to 100%: what the coder calls it. Beside what was learnt is "
-        "what the coder said of the faces whose latent truth is the row's"
+        "Each row shows which labels a coder gives to one true class, and sums to 100%. The left "
+        "matrix was learnt; the next is counted from the coder's annotations by latent truth"
     )
     if gaps:
         caption += (
-            f", and of those whose known truth is. Mean absolute difference between the first and "
-            f"the last: {'; '.join(gaps)}"
+            f", the right one by known truth. Mean absolute difference between the learnt matrix "
+            f"and the one by known truth: {'; '.join(gaps)}"
         )
     return Picture(
         "transitions.png",
         figures.confusion_grid(np.stack(grid), classes, titles, columns=3 if known else 2),
-        "Transition matrices of the coders beside confusions counted from their annotations.",
+        "The coders' transition matrices beside confusions counted from their annotations.",
         f"{caption}.",
     )
 
@@ -187,21 +192,21 @@ def _latent_truth(faces: Faces, dataset: Dataset) -> Picture:
             counts, dataset.classes, "Latent truth: % of each known truth", columns="latent truth"
         ),
         f"Latent truth against known truth: {share:.1%} agree.",
-        f"Among {len(known):,} training faces, {known.sum():,} have a known truth, and {share:.1%} "
-        f"of these have it as their latent truth.{_who_knows(faces, dataset)}",
+        f"{known.sum():,} of {len(known):,} training faces have a known truth; the latent truth "
+        f"agrees with it on {share:.1%} of these.{_who_knows(faces, dataset)}",
     )
 
 
 def _who_knows(faces: Faces, dataset: Dataset) -> str:
-    """A warning if a coder's annotations are all right: then they are what truth is taken from."""
+    """Returns a sentence on which coders are always right: from them the model saw the truth."""
     both = (faces.annotations != UNKNOWN) & (faces.truth != UNKNOWN)[:, None]
     right = ((faces.annotations == faces.truth[:, None]) | ~both).all(axis=0) & both.any(axis=0)
     oracles = [name for name, is_one in zip(dataset.coders, right, strict=True) if is_one]
     if not oracles:
-        return " No coder knew it."
+        return " No coder knew the truth."
     shares = dict(zip(dataset.coders, both.mean(axis=0), strict=True))
-    said = " and ".join(f"{name} said of {shares[name]:.0%} of them" for name in oracles)
-    return f" It is what {said}, which the model learnt from."
+    known = " and ".join(f"{name} ({shares[name]:.0%} of the faces)" for name in oracles)
+    return f" The model learnt from coders who are always right: {known}."
 
 
 def _agreement(
@@ -215,35 +220,37 @@ def _agreement(
         "agreement.png",
         figures.stacked_shares(np.stack(list(shares.values())), names, CASES),
         "How often the latent truth agrees with two coders, in five cases.",
-        "Of the faces that both coders annotated, how many are of each case, for each dataset and "
-        f"two of its coders; among {count:,} training faces.",
+        "The share of each case among the faces that two coders both annotated, for each dataset "
+        f"and pair of coders; from {count:,} training faces.",
     )
 
 
 def _samples(pair: tuple[str, int, int], faces: Faces, dataset: Dataset) -> Picture:
-    """Some faces of each case."""
+    """Draws some faces of each case."""
     name, *coders = pair
-    mine = _both(faces, tuple(coders)) & (faces.sets == dataset.sets.index(name) if name else True)
+    both = _both(faces, tuple(coders)) & (faces.sets == dataset.sets.index(name) if name else True)
     first, second = faces.annotations[:, coders].T
-    cases = np.where(mine, case_of(faces.latent, first, second), -1)
+    cases = np.where(both, case_of(faces.latent, first, second), -1)
     drawn = []
     for case in range(len(CASES)):
-        places = np.random.default_rng(0).permutation(np.flatnonzero(cases == case))[:SHEET_FACES]
-        for place in np.sort(places):
-            drawn.append(_face(case, int(place), coders, faces, dataset))
+        indices = np.random.default_rng(0).permutation(np.flatnonzero(cases == case))[:SHEET_FACES]
+        for index in np.sort(indices):
+            drawn.append(_face(case, int(index), coders, faces, dataset))
     where = f" of {name}" if name else ""
     return Picture(
         f"agreement_cases_{name}.png" if name else "agreement_cases.png",
         figures.face_sheet(drawn, columns=SHEET_FACES),
-        "Faces of each case with what two coders say and the latent truth.",
-        f"Some faces{where} of each case, drawn at random.",
+        "Faces of each case with the labels of two coders and the latent truth.",
+        f"Faces{where} of each case, drawn at random.",
     )
 
 
-def _face(case: int, place: int, coders: list[int], faces: Faces, dataset: Dataset) -> Face:
-    said = [f"{dataset.coders[c]}: {dataset.classes[faces.annotations[place, c]]}" for c in coders]
-    lines = (f"case {case + 1}", *said, f"latent: {dataset.classes[faces.latent[place]]}")
-    colour = figures.RIGHT if faces.truth[place] == faces.latent[place] else figures.UNKNOWN
-    if faces.truth[place] not in (UNKNOWN, faces.latent[place]):
+def _face(case: int, index: int, coders: list[int], faces: Faces, dataset: Dataset) -> Face:
+    labels = [
+        f"{dataset.coders[c]}: {dataset.classes[faces.annotations[index, c]]}" for c in coders
+    ]
+    lines = (f"case {case + 1}", *labels, f"latent: {dataset.classes[faces.latent[index]]}")
+    colour = figures.RIGHT if faces.truth[index] == faces.latent[index] else figures.UNKNOWN
+    if faces.truth[index] not in (UNKNOWN, faces.latent[index]):
         lines, colour = (*lines[:-1], f"{lines[-1]} ✗"), figures.WRONG
-    return Face(dataset.train.images[int(faces.rows[place])], lines, colour)
+    return Face(dataset.train.images[int(faces.rows[index])], lines, colour)

@@ -1,4 +1,4 @@
-"""The report of one model on many test sets: the table, and what it takes for what on each."""
+"""The report of one model on many test sets: accuracies, and a confusion matrix of each set."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ OVERALL = "overall"
 def write(
     config: ConfigDict, folder: Path, classes: tuple[str, ...], result: dict[str, Any]
 ) -> None:
-    """Writes the report; for process 0 alone."""
+    """Writes `report/index.html`. Only process 0 should call it."""
     show = Pictures(folder / "report").show
     rows, shares = {}, {}
     for group, results in result["sets"].items():
@@ -33,14 +33,14 @@ def write(
         picture = Picture(
             "confusions.png",
             grid,
-            "What is taken for what on each test set.",
+            "Confusion matrix of each test set.",
             "Each row is a true class and sums to 100%; the diagonal is the recall.",
         )
         sections = {
             "Results": page.table(("test set", "faces", "accuracy, %", "UAR, %"), rows),
-            "What is taken for what": show([picture]),
+            "Confusion": show([picture]),
             "Configuration": configuration(config, folder),
         }
-    lead = f"{len(shares)} test sets; {100 * result['means'][OVERALL]:.2f} % on average."
+    lead = f"{100 * result['means'][OVERALL]:.2f}% mean accuracy over {len(shares)} test sets."
     text = page.document("Cross-dataset evaluation", page.paragraph(lead, "lead"), sections)
     writers.write_text(folder / "report" / "index.html", text)

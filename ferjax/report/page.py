@@ -1,4 +1,4 @@
-"""The HTML of a report: small functions that build one self-contained page, all text escaped."""
+"""The HTML of a report: functions that build one self-contained page and escape all text."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -43,7 +43,7 @@ summary { cursor: pointer; padding: .4rem 0; font-weight: 600; }
 
 
 def document(title: str, lead: str, sections: Mapping[str, str]) -> str:
-    """A whole page.
+    """Builds a whole page.
 
     Args:
       title: its heading.
@@ -80,12 +80,12 @@ def document(title: str, lead: str, sections: Mapping[str, str]) -> str:
 
 
 def paragraph(text: str, css: str = "") -> str:
-    """A paragraph of plain text."""
+    """Builds a paragraph of plain text."""
     return f'<p class="{css}">{escape(text)}</p>' if css else f"<p>{escape(text)}</p>"
 
 
 def key_figures(figures: Mapping[str, str]) -> str:
-    """A few numbers that stand out, by their names."""
+    """Builds a list of a few numbers that stand out, with their names."""
     items = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
         for name, value in figures.items()
@@ -94,7 +94,7 @@ def key_figures(figures: Mapping[str, str]) -> str:
 
 
 def figure(file: str, alt: str, caption: str) -> str:
-    """A picture that lies beside the page, in its own words for those who can't see it."""
+    """Builds a figure from a picture file beside the page; `alt` is for those who can't see it."""
     return (
         f'<figure><img src="{escape(file)}" alt="{escape(alt)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
@@ -102,7 +102,7 @@ def figure(file: str, alt: str, caption: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Mapping[str, Sequence[str]], marked: str = "") -> str:
-    """A table of numbers, each row headed by its name, one of them marked."""
+    """Builds a table of numbers, each row headed by its name; the row `marked` stands out."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     body = "\n".join(
         f"<tr{' class=mark' if name == marked else ''}>" + _cells(name, cells) + "</tr>"
@@ -115,18 +115,18 @@ def table(columns: Sequence[str], rows: Mapping[str, Sequence[str]], marked: str
 
 
 def fields(values: Mapping[str, str]) -> str:
-    """Names and values, plainly."""
+    """Builds a plain table of names and values."""
     body = "\n".join(f"<tr>{_cells(name, [value])}</tr>" for name, value in values.items())
     return f'<div class="scroll"><table class="plain"><tbody>\n{body}\n</tbody></table></div>'
 
 
 def bullets(lines: Sequence[str]) -> str:
-    """A list of plain text."""
+    """Builds a bulleted list of plain text."""
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
 def details(summary: str, content: str) -> str:
-    """HTML that is folded away until asked for."""
+    """Folds HTML away behind a summary."""
     return f"<details><summary>{escape(summary)}</summary>\n{content}\n</details>"
 
 

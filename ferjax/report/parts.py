@@ -1,4 +1,4 @@
-"""What reports of all kinds have in common: pictures with their words, and what a run was."""
+"""Parts that all reports share: captioned pictures, a run's configuration, number formats."""
 
 import json
 import warnings
@@ -14,7 +14,14 @@ from ferjax.report import page
 
 
 class Picture(NamedTuple):
-    """A figure and its words: the file's name, for those who can't see it, and what to look for."""
+    """A figure and its text.
+
+    Attributes:
+      file: its name.
+      drawing: the figure.
+      alt: describes it to those who can't see it.
+      caption: tells what it shows.
+    """
 
     file: str
     drawing: Figure
@@ -30,10 +37,10 @@ class Pictures:
         folder.mkdir(parents=True, exist_ok=True)
 
     def show(self, pictures: Iterable[Picture]) -> str:
-        """The HTML of the pictures, saved."""
+        """Saves the pictures and returns their HTML."""
         parts = []
         for picture in pictures:
-            with warnings.catch_warnings():  # a script that the font lacks is drawn as boxes
+            with warnings.catch_warnings():  # glyphs that the font lacks are drawn as boxes
                 warnings.filterwarnings("ignore", "Glyph .* missing from font")
                 picture.drawing.savefig(self._folder / picture.file)
             parts.append(page.figure(picture.file, picture.alt, picture.caption))
@@ -41,18 +48,18 @@ class Pictures:
 
 
 def configuration(config: ConfigDict, folder: Path) -> str:
-    """The HTML of a run's config and of what it ran with, folded away."""
+    """Returns the HTML of a run's config, versions and devices, folded away."""
     path = folder / "config.json"
     saved = json.loads(path.read_text()) if path.exists() else {}
-    circumstances = {name: value for name, value in saved.items() if name != "config"}
+    environment = {name: value for name, value in saved.items() if name != "config"}
     parts = [page.details("Configuration", _fields(json.loads(config.to_json_best_effort())))]
-    if circumstances:
-        parts.append(page.details("Versions and devices", _fields(circumstances)))
+    if environment:
+        parts.append(page.details("Versions and devices", _fields(environment)))
     return "\n".join(parts)
 
 
 def duration(seconds: float) -> str:
-    """For people to read."""
+    """Formats seconds as seconds, minutes or hours."""
     if seconds < 60:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -61,7 +68,7 @@ def duration(seconds: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A probability in whole per cent; what would be rounded to none or all is said to be near."""
+    """Formats a probability in whole per cent, with <1% and >99% instead of 0% and 100%."""
     if 0.005 <= share < 0.995:
         return f"{share:.0%}"
     return "<1%" if share < 0.5 else ">99%"

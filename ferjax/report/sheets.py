@@ -1,4 +1,4 @@
-"""Sheets of faces: what a run recognised, what it mistook, and whose labels it doubts."""
+"""Sheets of faces: test faces that a run got right or wrong, and labels that it doubts."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ SHEET_FACES = 18
 def test_faces(
     predictions: Mapping[str, np.ndarray], dataset: Dataset, result: dict[str, Any]
 ) -> Iterator[Picture]:
-    """Test faces that the headline got right, and its surest mistakes."""
+    """Yields sheets of test faces that the headline got right, and of its surest mistakes."""
     test, classes, probs = dataset.test, dataset.classes, predictions["test"]
     right = right_classes(test, len(classes), dataset.label == "multi_target")
 
@@ -43,15 +43,15 @@ def test_faces(
         yield Picture(
             "test_right.png",
             sheet(hits, figures.RIGHT, "✓"),
-            "Test faces that were recognised, with prediction, probability and truth.",
-            f"Some of the test faces that {name} got right, drawn at random.",
+            "Test faces predicted correctly, with prediction, probability and truth.",
+            f"Test faces that {name} got right, drawn at random.",
         )
     if len(mistakes):
         yield Picture(
             "test_mistakes.png",
             sheet(mistakes, figures.WRONG, "✗"),
-            "Test faces that were mistaken, with prediction, probability and truth.",
-            f"The mistakes that {name} was surest of, the surest first.",
+            "Test faces predicted wrongly, with prediction, probability and truth.",
+            f"The mistakes of {name} with the highest probability, the highest first.",
         )
 
 
@@ -61,14 +61,14 @@ def doubts(
     dataset: Dataset,
     result: dict[str, Any],
 ) -> Iterator[Picture]:
-    """Training faces whose given label the headline finds least likely."""
+    """Yields a sheet of the training faces whose given label the headline thinks least likely."""
     train, classes = dataset.train, dataset.classes
     probs, rows = predictions["train"], predictions["train_rows"]
     given = trained.given[np.searchsorted(trained.rows, rows)]
     truth = train.truth[rows]
     faces = []
-    for place in most_doubted(probs, given, SHEET_FACES):
-        y, k, t = int(given[place]), int(probs[place].argmax()), int(truth[place])
+    for index in most_doubted(probs, given, SHEET_FACES):
+        y, k, t = int(given[index]), int(probs[index].argmax()), int(truth[index])
         if t == UNKNOWN:
             verdict, colour = "truth unknown", figures.UNKNOWN
         elif t == y:
@@ -76,24 +76,24 @@ def doubts(
         else:
             verdict, colour = f"truth: {classes[t]}{' ✓' if t == k else ''}", figures.RIGHT
         lines = (
-            f"given: {classes[y]} {percent(float(probs[place, y]))}",
-            f"net: {classes[k]} {percent(float(probs[place, k]))}",
+            f"given: {classes[y]} {percent(float(probs[index, y]))}",
+            f"net: {classes[k]} {percent(float(probs[index, k]))}",
             verdict,
         )
-        faces.append(Face(train.images[int(rows[place])], lines, colour))
+        faces.append(Face(train.images[int(rows[index])], lines, colour))
     if faces:
         yield Picture(
             "doubts.png",
             figures.face_sheet(faces),
-            "Training faces with the given label, the network's, and the truth.",
+            "Training faces with the given label, the network's prediction, and the truth.",
             _doubt_caption(probs, given, truth, result["headline"]) + _of_several(trained, dataset),
         )
 
 
 def most_doubted(
     probs: Float[np.ndarray, "faces classes"], given: Int[np.ndarray, " faces"], count: int
-) -> Int[np.ndarray, " chosen"]:
-    """Places of the faces whose given label gets the least probability, the least first.
+) -> Int[np.ndarray, " doubted"]:
+    """Returns the indices of the faces whose given label is least probable, the least first.
 
     Faces without a label (-1) are left out.
     """
@@ -104,10 +104,10 @@ def most_doubted(
 
 def surest_mistakes(
     probs: Float[np.ndarray, "faces classes"], right: Bool[np.ndarray, "faces classes"], count: int
-) -> Int[np.ndarray, " chosen"]:
-    """Places of the faces taken for a wrong class with the most probability, the most first.
+) -> Int[np.ndarray, " mistaken"]:
+    """Returns the indices of the wrong predictions with the highest probability, highest first.
 
-    Faces with no right class, whose truth nobody knows, are left out.
+    Faces with no right class (unknown truth) are left out.
     """
     wrong = right.any(axis=1) & ~right[np.arange(len(probs)), probs.argmax(axis=1)]
     order = np.argsort(-probs.max(axis=1), kind="stable")
@@ -116,8 +116,8 @@ def surest_mistakes(
 
 def _doubt_caption(probs: np.ndarray, given: np.ndarray, truth: np.ndarray, headline: str) -> str:
     text = (
-        f"The training faces whose given label gets the least probability from {headline}, the "
-        "least first"
+        f"The training faces whose given label {headline} thinks least probable, the least "
+        "probable first"
     )
     known = (truth != UNKNOWN) & (given != UNKNOWN)
     if not known.any():
@@ -125,21 +125,21 @@ def _doubt_caption(probs: np.ndarray, given: np.ndarray, truth: np.ndarray, head
     differs = known & (probs.argmax(axis=1) != given)
     wrong = known & (truth != given)
     text += (
-        ". Blue: the label is indeed wrong (✓: and the network's is the truth); orange: the label "
-        "is right and the doubt is not."
+        ". Blue: the label is wrong (✓: and the network is right); orange: the label is right and "
+        "the network doubts it wrongly."
     )
     if differs.any() and wrong.any():
         both = int(np.sum(differs & wrong))
         text += (
-            f" Of {known.sum():,} labelled faces looked at, {wrong.sum():,} carry a wrong label. "
-            f"The network disagrees with {differs.sum():,} labels: {both / differs.sum():.0%} of "
-            f"these are wrong, and they are {both / wrong.sum():.0%} of all wrong ones."
+            f" {wrong.sum():,} of the {known.sum():,} labels checked are wrong. The network "
+            f"disagrees with {differs.sum():,} labels: {both / differs.sum():.0%} of these are "
+            f"wrong, which is {both / wrong.sum():.0%} of all wrong labels."
         )
     return text
 
 
 def _of_several(trained: Trained, dataset: Dataset) -> str:
-    """What 'given' means if faces have several annotations."""
+    """Returns a sentence on what 'given' means if faces have several annotations."""
     columns = [dataset.coders.index(name) for name in trained.coders]
     annotations = dataset.train.labels["annotations"][:, columns]
     several = (annotations != UNKNOWN).sum(axis=1).max(initial=0) > 1

@@ -20,7 +20,7 @@ def plan(config: ConfigDict, folder: Path) -> Plan:
     crowd = infer.read(config)
     path = folder / "stages" / "truth" / "found.npz"
 
-    def work(_: dict[str, Any]) -> infer.Found:
+    def work(_: dict[str, Any]) -> infer.Inference:
         inferred = infer.infer(config, crowd)
         if jax.process_index() == 0:
             infer.log(crowd, inferred, "truth", MetricsFile(folder / "metrics.jsonl"))
@@ -28,11 +28,11 @@ def plan(config: ConfigDict, folder: Path) -> Plan:
         return inferred
 
     def finish(_: Any) -> None:
-        inferred = infer.Found.load(path)
+        inferred = infer.Inference.load(path)
         result = infer.write(config, crowd, inferred, folder)
         truth_report.write(config, folder, crowd, inferred, result)
         print(infer.format_result(result))
         print(f"report: {folder / 'report' / 'index.html'}")
 
-    stage = Stage("truth", (), work, lambda _: infer.Found.load(path))
+    stage = Stage("truth", (), work, lambda _: infer.Inference.load(path))
     return Plan((stage,), infer.fingerprint(crowd), finish)

@@ -1,6 +1,6 @@
-"""Truth inference: from what many said about each task to what is true, and how good each is.
+"""Truth inference: the true label of each task from many workers' labels, and their reliability.
 
-Knows nothing of images, and imports nothing of the rest of ferjax.
+This package knows nothing of images and imports nothing of the rest of ferjax.
 """
 
 from ferjax.truth.annotations import Annotations, OptionError

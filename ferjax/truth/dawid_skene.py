@@ -1,10 +1,10 @@
-"""Dawid and Skene's EM, over class prior and one confusion matrix a coder.
+"""Dawid and Skene's EM, with a class prior and one confusion matrix for each worker.
 
 A. P. Dawid and A. M. Skene, *Maximum likelihood estimation of observer error-rates using the EM
 algorithm*, Applied Statistics 28 (1979). With truth t of a task, class prior π and confusion matrix
 C^w of worker w (row = truth, column = label), (2.3) and (2.5) there:
 
-    p(t = k | labels) ∝ π_k · Π_w C^w[k, label_w],     C^w[k, l] ∝ Σ_tasks p(t = k)·1[w said l]
+    p(t = k | labels) ∝ π_k · Π_w C^w[k, label_w],     C^w[k, l] ∝ Σ_tasks p(t = k)·1[label_w = l]
 """
 
 from typing import Any
@@ -29,19 +29,19 @@ def dawid_skene(
     seed: int = 0,
     mesh: Mesh | None = None,
 ) -> em.Inferred:
-    """Labels, confusion matrices and class prior by EM.
+    """Infers labels, confusion matrices and class prior by EM.
 
     Args:
-      annotations: who said what.
-      init: posteriors to begin with: 'majority', the fractions of each task's labels, or
-        'spectral', see `spectral.start`.
+      annotations: labels with their tasks and workers.
+      init: initial posteriors: 'majority' (the fractions of each task's labels) or 'spectral' (see
+        `spectral.start`).
       pseudo_count: added to every expected count of a confusion matrix; 0 is maximum likelihood.
       prior: 'estimate', or 'uniform' over classes.
-      gold: tasks whose truth is known, see `annotations.read_known`; they stay at it.
-      max_iterations: at most so many.
+      gold: known truths, see `annotations.read_known`; these tasks keep them.
+      max_iterations: most iterations.
       tolerance: stop when the log-likelihood per annotation changes by less.
       seed: of the spectral start.
-      mesh: devices to spread the tasks over; None: all of them.
+      mesh: devices to spread the tasks over; None: all devices.
 
     Raises:
       OptionError: for an argument out of its range.
@@ -62,7 +62,7 @@ def dawid_skene(
 
 
 def check_start(init: str, annotations: Annotations) -> None:
-    """Raises an `OptionError` for another start, or a spectral one from too few workers."""
+    """Raises an `OptionError` for an invalid start, or a spectral one with too few workers."""
     if init not in ("majority", "spectral"):
         raise OptionError(f"init must be 'majority' or 'spectral', not {init!r}")
     if init == "spectral":
@@ -72,10 +72,10 @@ def check_start(init: str, annotations: Annotations) -> None:
 def _confusions(
     counts: Float64[Array, "workers label truth"], pseudo_count: Array
 ) -> tuple[Float64[Array, "workers label truth"], Float64[Array, ""]]:
-    """(2.3): expected counts, normalised over labels; with a Dirichlet prior of α = 1 + pseudo.
+    """Normalises expected counts over labels, (2.3); pseudo-counts act as a Dirichlet prior.
 
-    Without pseudo-counts a label that a worker never gave has probability 0; and where the worker
-    met no task of a class, the labels that it gave are alike.
+    The prior has α = 1 + pseudo-count. Without pseudo-counts a label that a worker never gave has
+    probability 0; if the worker labelled no task of a class, its other labels are equally likely.
     """
     given = (jnp.sum(counts, axis=2, keepdims=True) > 0.5) | (pseudo_count > 0)
     counts = jnp.where(given, jnp.maximum(counts + pseudo_count, em.FLOOR), 0.0)

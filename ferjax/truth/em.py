@@ -1,7 +1,7 @@
-"""Expectation–maximisation over tasks that are sharded: E-step local, M-step one `psum`.
+"""Expectation–maximisation over sharded tasks: the E-step is local, the M-step needs one `psum`.
 
-What the truths of tasks and the confusion matrices of workers say about each other is the same for
-all models here; they differ in how confusion matrices follow from expected counts.
+All models share the E-step; they differ in how they compute confusion matrices from expected
+counts.
 """
 
 import functools
@@ -22,17 +22,17 @@ from ferjax.truth.annotations import Annotations, OptionError, stable_order
 
 AXIS = "tasks"
 FLOOR = 1e-10
-"""Least expected count: keeps logarithms finite where a worker never gave a label."""
+"""Least expected count: keeps logarithms finite if a worker never gave a label."""
 NEVER = -1e30
-"""Logarithm of the probability of what cannot be; finite, so that differences are."""
+"""Logarithm of probability 0; finite, so that differences stay finite."""
 
 SHARD_TASKS = 1 << 16
-"""Most tasks whose posteriors a device works on at a time, where annotations are many."""
+"""Most tasks in a shard, if there are many annotations."""
 LEAST_OF_CELL = 32
-"""Annotations that a worker's label has in a shard on average: with fewer the gaps cost more."""
+"""Least mean number of annotations per worker and label in a shard: else padding costs more."""
 
 TRACE = 128
-"""The trace of log-likelihoods has room for a multiple of this, so that few sizes are compiled."""
+"""The trace of log-likelihoods is padded to a multiple of this, so that few sizes are compiled."""
 
 MOST_ITERATIONS = 1_000_000
 
@@ -40,19 +40,19 @@ MStep = Callable[[Float64[Array, "workers label truth"], Array], tuple[Array, Ar
 
 
 class Inferred(NamedTuple):
-    """What EM ended with; rows in the order of `Annotations.tasks`, `.workers` and `.classes`.
+    """The result of EM; rows in the order of `Annotations.tasks`, `.workers` and `.classes`.
 
     Attributes:
       labels: [T] the likeliest class of each task.
-      posteriors: [T, K] probability of each class, of the last E-step.
-      confusions: [W, K, K] probability of a label (column) given the truth (row), of the last
+      posteriors: [T, K] probability of each class, from the last E-step.
+      confusions: [W, K, K] probability of a label (column) given the truth (row), from the last
         M-step.
       prior: [K] probability of each class.
-      log_likelihood: [iterations] of all annotations, at each E-step; with pseudo-counts the
-        penalised one. It never falls, but for the rounding of posteriors in float32 (some 1e-9 an
+      log_likelihood: [iterations] of all annotations at each E-step; penalised if there are
+        pseudo-counts. It never falls, except by float32 rounding of the posteriors (about 1e-9 per
         annotation).
-      iterations: how many were done.
-      converged: whether the last one changed the log-likelihood by less than the tolerance.
+      iterations: number done.
+      converged: True if the last one changed the log-likelihood by less than the tolerance.
     """
 
     labels: Int32[np.ndarray, " tasks"]
@@ -65,20 +65,20 @@ class Inferred(NamedTuple):
 
 
 class Shards(NamedTuple):
-    """The annotations, shard by shard; a shard's tasks are numbered in the order of its blocks.
+    """The annotations in shards; a shard's tasks are numbered in the order of its blocks.
 
     Attributes:
       of_tasks: for each task the cells (worker·K + label) of its annotations.
       of_cells: for each cell the tasks of its annotations.
-      cell_place: [shards, workers·K] of each cell in its blocks.
-      start: [shards, tasks, columns] posteriors to begin with; None: fractions of the labels.
+      cell_position: [shards, workers·K] position of each cell in its blocks.
+      start: [shards, tasks, columns] initial posteriors; None: the shares of each task's labels.
       gold: [shards, tasks] known class or -1.
-      real: [shards, tasks] whether these are tasks, or rows that only fill up.
+      real: [shards, tasks] True for a task, False for padding.
     """
 
     of_tasks: tuple[Int32[Any, "..."], ...]
     of_cells: tuple[Int32[Any, "..."], ...]
-    cell_place: Int32[Any, "shards cells"]
+    cell_position: Int32[Any, "shards cells"]
     start: Float32[Any, "shards rows columns"] | None
     gold: Int32[Any, "shards rows"]
     real: Bool[Any, "shards rows"]
@@ -99,16 +99,16 @@ def infer(
     """Runs EM.
 
     Args:
-      annotations: who said what.
-      m_step: expected counts [workers, label, truth] and pseudo-count -> logarithms of the
-        confusions, alike in shape, and what the log-likelihood is penalised with (≤ 0).
-      start: posteriors to begin with; None: the fractions of each task's labels.
-      pseudo_count: added to what the model counts, at least 0.
+      annotations: labels with their tasks and workers.
+      m_step: (expected counts [workers, label, truth], pseudo-count) -> logarithms of the
+        confusions, in the same shape, and the penalty (≤ 0) added to the log-likelihood.
+      start: initial posteriors; None: the shares of each task's labels.
+      pseudo_count: added to the model's counts, at least 0.
       prior: 'estimate' or 'uniform'.
-      gold: known class of each task, at which it begins and stays, or -1.
-      max_iterations: at most so many.
+      gold: known class of each task, which stays fixed, or -1.
+      max_iterations: most iterations.
       tolerance: stop when the log-likelihood per annotation changes by less.
-      mesh: devices to spread the tasks over; None: all.
+      mesh: devices to spread the tasks over; None: all devices.
 
     Raises:
       OptionError: see `check_options`.
@@ -126,10 +126,10 @@ def infer(
         run = _compiled(mesh, m_step, prior == "estimate", -(-max_iterations // TRACE) * TRACE)
         least_change = tolerance * len(annotations.task)
         tasks, *shape = annotations.sizes
-        found = run(
-            _place(shards, mesh), tuple(shape), tasks, max_iterations, pseudo_count, least_change
+        outputs = run(
+            _put(shards, mesh), tuple(shape), tasks, max_iterations, pseudo_count, least_change
         )
-        of_tasks, *others = found
+        of_tasks, *others = outputs
         if not of_tasks[0].is_fully_addressable:
             of_tasks = multihost_utils.process_allgather(of_tasks, tiled=True)
         confusions, class_prior, trace, iterations, converged = jax.device_get(others)
@@ -148,7 +148,7 @@ def infer(
 def check_options(
     *, pseudo_count: float, prior: str, max_iterations: int, tolerance: float
 ) -> None:
-    """Raises an `OptionError` for a number out of its range, or another prior."""
+    """Raises an `OptionError` for a number out of range or an invalid prior."""
     if prior not in ("estimate", "uniform"):
         raise OptionError(f"prior must be 'estimate' or 'uniform', not {prior!r}")
     if not 0 <= pseudo_count < np.inf:
@@ -159,10 +159,10 @@ def check_options(
 
 
 def check_iterations(max_iterations: int) -> None:
-    """Raises an `OptionError` for fewer than one, or more than a trace should hold."""
+    """Raises an `OptionError` unless `max_iterations` is in [1, `MOST_ITERATIONS`]."""
     if not 1 <= max_iterations <= MOST_ITERATIONS:
         raise OptionError(
-            f"max_iterations must lie in [1, {MOST_ITERATIONS:,}], not {max_iterations}"
+            f"max_iterations must be in [1, {MOST_ITERATIONS:,}], not {max_iterations}"
         )
 
 
@@ -172,49 +172,49 @@ def _shards(
     gold: Int32[np.ndarray, " tasks"],
     devices: int,
 ) -> tuple[Shards, np.ndarray]:
-    """The shards, and each task's row in all of their rows, those that only fill up included.
+    """Makes the shards, and returns each task's row number among all their rows, padding included.
 
-    Each device has as many as keep the posteriors of one within a core's cache; but fewer if a cell
-    would have too few annotations in each.
+    Each device gets enough shards that the posteriors of one fit a core's cache, but fewer if a
+    cell would have too few annotations in each.
     """
     tasks, workers, classes = annotations.sizes
     cells = workers * classes
     least = len(annotations.task) / (devices * cells * LEAST_OF_CELL)
     count = devices * int(np.clip(least, 1, -(-tasks // (devices * SHARD_TASKS))))
-    # Tasks are dealt by their sizes, so that all shards have as many of each.
+    # Tasks are dealt out by size, so that all shards have equally many of each size.
     sizes = np.bincount(annotations.task, minlength=tasks).astype(np.int32)
     shard = np.empty(tasks, np.int32)
     shard[stable_order(sizes, int(sizes.max()) + 1)] = np.arange(tasks, dtype=np.int32) % count
     cell = annotations.worker * np.int32(classes) + annotations.label
     by_task = segments.lay_out(cell, sizes, shard, count, none=cells)
-    before = shard.astype(np.int64) * cells  # cells of the shards before
-    cell = cell + np.repeat(before.astype(np.int32 if count * cells < 2**31 else np.int64), sizes)
-    row = np.repeat(by_task.place, sizes)
-    each = np.arange(len(row) + 1, dtype=np.int32)
-    by_cell = sparse.csr_matrix((row, cell, each), (len(row), count * cells)).tocsc()
+    offset = shard.astype(np.int64) * cells  # cells of the preceding shards
+    cell = cell + np.repeat(offset.astype(np.int32 if count * cells < 2**31 else np.int64), sizes)
+    row = np.repeat(by_task.position, sizes)
+    starts = np.arange(len(row) + 1, dtype=np.int32)
+    by_cell = sparse.csr_matrix((row, cell, starts), (len(row), count * cells)).tocsc()
     by_cell = segments.lay_out(
         by_cell.data,
         np.diff(by_cell.indptr).astype(np.int32),
         np.repeat(np.arange(count, dtype=np.int32), cells),
         count,
-        none=by_task.segments - 1,  # the posteriors of what is no task are zero
+        none=by_task.segments - 1,  # the posteriors of padding are zero
     )
     shape = count, by_task.segments
     posteriors = None
     if start is not None:
         posteriors = np.zeros((*shape, _columns(classes)), np.float32)
-        posteriors[shard, by_task.place, :classes] = start
+        posteriors[shard, by_task.position, :classes] = start
     known = np.full(shape, -1, np.int32)
-    known[shard, by_task.place] = gold
+    known[shard, by_task.position] = gold
     real = np.zeros(shape, bool)
-    real[shard, by_task.place] = True
-    cell_place = by_cell.place.reshape(count, cells)
-    shards = Shards(by_task.blocks, by_cell.blocks, cell_place, posteriors, known, real)
-    return shards, shard * by_task.segments + by_task.place
+    real[shard, by_task.position] = True
+    cell_position = by_cell.position.reshape(count, cells)
+    shards = Shards(by_task.blocks, by_cell.blocks, cell_position, posteriors, known, real)
+    return shards, shard * by_task.segments + by_task.position
 
 
-def _place(shards: Shards, mesh: Mesh) -> Shards:
-    """Each shard on its device."""
+def _put(shards: Shards, mesh: Mesh) -> Shards:
+    """Puts each shard on its device."""
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     return jax.tree.map(
         lambda x: jax.make_array_from_callback(x.shape, sharding, lambda part: x[part]), shards
@@ -223,16 +223,16 @@ def _place(shards: Shards, mesh: Mesh) -> Shards:
 
 @functools.cache
 def _compiled(mesh: Mesh, m_step: MStep, estimate_prior: bool, trace_size: int) -> Callable:
-    """EM over the shards of all devices, compiled once for each shape of the data."""
-    each, all_alike = PartitionSpec(AXIS), PartitionSpec()
+    """Returns EM over the shards of all devices; `cache` keeps it from being compiled again."""
+    sharded, replicated = PartitionSpec(AXIS), PartitionSpec()
 
     @partial(jax.jit, static_argnums=1)
     def run(shards, shape, *numbers):
         return jax.shard_map(
             partial(_em, m_step, estimate_prior, trace_size, shape),
             mesh=mesh,
-            in_specs=(each, *[all_alike] * len(numbers)),
-            out_specs=(each, *[all_alike] * 5),
+            in_specs=(sharded, *[replicated] * len(numbers)),
+            out_specs=(sharded, *[replicated] * 5),
         )(shards, *numbers)
 
     return run
@@ -249,13 +249,13 @@ def _em(
     pseudo_count,
     least_change,
 ):
-    """What one device does, shard by shard."""
+    """Runs EM on one device's shards, one shard at a time."""
     workers, classes = shape
     columns = _columns(classes)
     each_class = jnp.arange(columns, dtype=jnp.int32)[None]
 
     def begin(shard):
-        """Posteriors to begin with."""
+        """Returns the initial posteriors."""
         posteriors = shard.start
         if posteriors is None:
             label = jnp.arange(workers * classes + 1, dtype=jnp.int32)[:, None] % classes
@@ -266,7 +266,7 @@ def _em(
         return jnp.where(known < 0, posteriors, (known == each_class).astype(jnp.float32))
 
     def expect(parameters, shard):
-        """Posteriors of one shard, and its part of the log-likelihood."""
+        """Returns the posteriors of one shard and its part of the log-likelihood."""
         log_confusions, log_prior = parameters
         padding = (0, columns - classes)
         table = log_confusions.reshape(-1, classes).astype(jnp.float32)
@@ -276,15 +276,15 @@ def _em(
         joint = jnp.where((known < 0) | (known == each_class), joint, jnp.float32(NEVER))
         evidence = jax.nn.logsumexp(joint, axis=1)
         log_likelihood = jnp.sum(jnp.where(shard.real, evidence, 0), dtype=jnp.float64)
-        evidence = jnp.where(shard.real, evidence, jnp.float32(-NEVER))  # so that the rest is zero
+        evidence = jnp.where(shard.real, evidence, jnp.float32(-NEVER))  # makes padding zero
         return jnp.exp(joint - evidence[:, None]), log_likelihood
 
     def maximise(expected):
-        """Parameters, penalty and log-likelihood from what is expected of each shard."""
+        """Returns parameters, penalty and log-likelihood, given the E-step of a shard."""
 
         def count(shard):
             posteriors, log_likelihood = expected(shard)
-            counts = segments.total(posteriors, shard.of_cells)[shard.cell_place]
+            counts = segments.total(posteriors, shard.of_cells)[shard.cell_position]
             return counts, jnp.sum(posteriors, axis=0), log_likelihood
 
         sums = jax.lax.map(count, shards)
@@ -318,5 +318,5 @@ def _em(
 
 
 def _columns(classes: int) -> int:
-    """Classes padded to what a vector register holds: a power of two, or of eights."""
+    """Returns the number of classes padded to a power of two, or to a multiple of eight."""
     return max(2, 1 << (classes - 1).bit_length()) if classes <= 8 else -(-classes // 8) * 8

@@ -1,4 +1,4 @@
-"""Majority vote: the label that most of a task's annotations give."""
+"""Majority vote: the most frequent label of each task."""
 
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ from ferjax.truth.annotations import Annotations
 
 
 class Majority(NamedTuple):
-    """What the majority says; rows in the order of `Annotations.tasks`.
+    """The result of a majority vote; rows in the order of `Annotations.tasks`.
 
     Attributes:
-      labels: [T] places in `Annotations.classes`.
-      posteriors: [T, K] fractions of each task's annotations.
-      tied: [T] whether several labels have as many.
+      labels: [T] indices into `Annotations.classes`.
+      posteriors: [T, K] share of each class in the task's labels.
+      tied: [T] True if several classes have the most votes.
     """
 
     labels: Int32[np.ndarray, " tasks"]
@@ -25,11 +25,11 @@ class Majority(NamedTuple):
 
 
 def majority_vote(annotations: Annotations, *, seed: int = 0) -> Majority:
-    """The most frequent label of each task, and the fractions of all.
+    """Returns the most frequent label of each task, and the shares of all labels.
 
-    Ties are broken at random among the labels that tie, each as likely: one number in [0, 1) is
-    drawn for each task in turn by `numpy.random.default_rng(seed)`, and of m labels that tie, in
-    ascending order, the one at place ⌊m·number⌋ wins.
+    Ties are broken uniformly at random: `numpy.random.default_rng(seed)` draws one number u in
+    [0, 1) for each task in turn, and of m tied labels in ascending order, number ⌊m·u⌋ wins,
+    counted from 0.
     """
     counts = vote_counts(annotations)
     draw = np.random.default_rng(seed).random(len(counts))
@@ -39,14 +39,14 @@ def majority_vote(annotations: Annotations, *, seed: int = 0) -> Majority:
 
 
 def tied(votes: Num[np.ndarray, "tasks classes"]) -> Bool[np.ndarray, " tasks"]:
-    """[T] whether several classes have the most."""
+    """Returns True for each task in which several classes have the most votes."""
     return (votes == votes.max(axis=1, keepdims=True)).sum(axis=1) > 1
 
 
 def break_ties(
     votes: Num[Array, "tasks classes"], draw: Float[Array, " tasks"]
 ) -> Int32[Array, " tasks"]:
-    """The class with most votes; of m that tie, in ascending order, the one at place ⌊m·draw⌋."""
+    """Returns the class with most votes; of m tied ones, in ascending order, number ⌊m·draw⌋."""
     leads = votes == jnp.max(votes, axis=1, keepdims=True)
     leads = leads.astype(jnp.int32)
     several = jnp.sum(leads, axis=1, dtype=jnp.int32)
@@ -58,7 +58,7 @@ def break_ties(
 
 
 def vote_counts(annotations: Annotations) -> Int32[np.ndarray, "tasks classes"]:
-    """How often each label was given to each task."""
+    """Counts how often each label was given to each task."""
     shape = len(annotations.tasks), len(annotations.classes)
     cells = annotations.task.astype(np.int64) * shape[1] + annotations.label
     return np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape).astype(np.int32)

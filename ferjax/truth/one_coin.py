@@ -1,7 +1,7 @@
-"""The one-coin model: Dawid and Skene's EM with one accuracy a worker, for workers with few labels.
+"""The one-coin model: EM with one accuracy for each worker, for workers with few labels.
 
 Y. Zhang, X. Chen, D. Zhou and M. I. Jordan, *Spectral methods meet EM*, JMLR 17 (2016), section 2:
-a worker says the truth with probability p_w, and else each of the other labels as likely.
+a worker gives the true label with probability p_w, else one of the others, all equally likely.
 """
 
 from typing import Any
@@ -24,11 +24,11 @@ def one_coin(
     tolerance: float = 1e-5,
     mesh: Mesh | None = None,
 ) -> em.Inferred:
-    """Labels, accuracies and class prior by EM, from the majority's fractions.
+    """Infers labels, accuracies and class prior by EM, starting from the shares of labels.
 
-    The result's confusions have p_w on the diagonal and (1 − p_w)/(K − 1) beside it. Arguments and
-    errors are those of `dawid_skene`; the pseudo-count is added to what a worker got right and to
-    what it got wrong.
+    The result's confusions have p_w on the diagonal and (1 − p_w)/(K − 1) elsewhere. Arguments and
+    errors are those of `dawid_skene`; the pseudo-count is added to each worker's counts of right
+    and of wrong labels.
     """
     return em.infer(
         annotations,

@@ -1,11 +1,11 @@
-"""PM: votes weighted by how seldom a worker disagrees with what the votes decide.
+"""PM: weighted votes, in which workers who often disagree with the outcome weigh less.
 
 B. I. Aydin et al., *Crowdsourcing for multiple-choice question answering* (2014); Q. Li et al.,
 *Resolving conflicts in heterogeneous data by truth discovery* (2014); as CCT's authors label FEC:
 
     v_i = argmax_v Σ_a e_a·1[v = v_i^a],     e_a = −log(d_a / max_a d_a)
 
-with v_i^a what worker a says of task i, and d_a how often it disagrees with v.
+with v_i^a the label of worker a for task i, and d_a the number of its labels that differ from v.
 """
 
 from functools import partial
@@ -21,20 +21,20 @@ from ferjax.truth.em import check_iterations
 from ferjax.truth.majority import break_ties
 
 NEVER_WRONG = 0.5
-"""Disagreements of a worker who never disagrees: half a one, as −log 0 would outvote all others."""
+"""Counted for a worker who never disagrees: −log 0 would outvote all others."""
 
 
 class Weighed(NamedTuple):
-    """What PM ended with; rows in the order of `Annotations.tasks` and `.workers`.
+    """The result of PM; rows in the order of `Annotations.tasks` and `.workers`.
 
     Attributes:
-      labels: [T] places in `Annotations.classes`.
-      posteriors: [T, K] each label's share of the weights of its task's workers; of their numbers
-        where all of them weigh nothing.
+      labels: [T] indices into `Annotations.classes`.
+      posteriors: [T, K] share of each class in the weighted votes; in the unweighted votes if all
+        workers of the task weigh nothing.
       weights: [W] e_a.
       disagreements: [W] d_a.
-      iterations: how often labels and weights were computed.
-      converged: whether the labels stopped changing.
+      iterations: number done.
+      converged: True if the labels stopped changing.
     """
 
     labels: Int32[np.ndarray, " tasks"]
@@ -46,22 +46,21 @@ class Weighed(NamedTuple):
 
 
 def pm(annotations: Annotations, *, max_iterations: int = 100, seed: int = 0) -> Weighed:
-    """Labels by weighted votes, until they stop changing.
+    """Infers labels by weighted votes, repeated until the labels stop changing.
 
-    It begins with e_a = 1, which is the majority vote. Two cases the formula leaves open or makes
-    extreme: a worker who never disagrees (d_a = 0) counts as one with `NEVER_WRONG` disagreements;
-    one who disagrees most often (d_a = max) weighs nothing, as the formula says, so where only such
-    workers labelled a task its votes count alike. If nobody ever disagrees all weigh 1. Ties are
-    broken as in `majority_vote`.
+    It begins with e_a = 1, the majority vote. Extreme cases: a worker who never disagrees (d_a = 0)
+    counts as one with `NEVER_WRONG` disagreements. The worker who disagrees most (d_a = max) weighs
+    nothing, as in the formula; the votes of a task with only such workers count equally. If nobody
+    ever disagrees, all weigh 1. Ties are broken as in `majority_vote`.
 
-    Disagreements are counted, not divided by the labels given: a busy worker weighs less than one
-    as good who gave few. Where some gave very many labels, and others few, PM may end far below
-    the majority vote.
+    Disagreements are counted, not divided by the number of labels, so a busy worker weighs less
+    than an equally good one with few labels. If these numbers differ widely, PM may be much worse
+    than the majority vote.
 
     Args:
-      annotations: who said what.
-      max_iterations: at most so many.
-      seed: of the ties.
+      annotations: labels with their tasks and workers.
+      max_iterations: most iterations.
+      seed: of the random tie-breaking.
 
     Raises:
       OptionError: for fewer than one iteration, or more than a million.
@@ -69,7 +68,7 @@ def pm(annotations: Annotations, *, max_iterations: int = 100, seed: int = 0) ->
     check_iterations(max_iterations)
     with jax.enable_x64(True):
         draw = np.random.default_rng(seed).random(len(annotations.tasks))
-        found = _pm(
+        outcome = _pm(
             annotations.task,
             annotations.worker,
             annotations.label,
@@ -77,19 +76,19 @@ def pm(annotations: Annotations, *, max_iterations: int = 100, seed: int = 0) ->
             annotations.sizes,
             max_iterations,
         )
-        labels, shares, weights, wrong, iterations, converged = jax.device_get(found)
+        labels, shares, weights, wrong, iterations, converged = jax.device_get(outcome)
     return Weighed(labels, shares, weights, wrong, int(iterations), bool(converged))
 
 
 @partial(jax.jit, static_argnums=(4, 5))
 def _pm(task, worker, label, draw, sizes, max_iterations):
-    """The whole iteration; sums over annotations are scatters, as few iterations are needed."""
+    """Runs all iterations; sums over annotations are scatters, as few iterations are needed."""
     tasks, workers, classes = sizes
-    alike = jnp.zeros((tasks, classes)).at[task, label].add(1.0)
+    unweighted = jnp.zeros((tasks, classes)).at[task, label].add(1.0)
 
     def decide(weights):
         votes = jnp.zeros((tasks, classes)).at[task, label].add(weights[worker])
-        votes = jnp.where(jnp.sum(votes, axis=1, keepdims=True) > 0, votes, alike)
+        votes = jnp.where(jnp.sum(votes, axis=1, keepdims=True) > 0, votes, unweighted)
         return break_ties(votes, draw), votes / jnp.sum(votes, axis=1, keepdims=True)
 
     def weigh(labels):

@@ -1,7 +1,7 @@
-"""Sums over segments of unlike sizes as gathers alone: a scatter would run on one CPU core.
+"""Sums over segments of different sizes by gathers: a scatter would run on one CPU core.
 
-A segment's rows lie in chunks of up to `WIDTH`, and segments of like size share a dense block of
-chunks. A chunk is summed by adding gathers, which XLA fuses into one pass over the block.
+A segment's rows lie in chunks of up to `WIDTH`, and segments of similar size share a dense block
+of chunks. A chunk is summed by adding gathers, which XLA fuses into one pass over the block.
 """
 
 import math
@@ -14,15 +14,15 @@ from jaxtyping import Array, Float, Int32
 from ferjax.truth.annotations import stable_order
 
 STEP = 8
-"""Segments of more rows are padded to a multiple of this."""
+"""Segments with more rows than this are padded to a multiple of it."""
 WIDTH = 128
 """Most rows of a chunk."""
 
 ROUND = 16
-"""Blocks hold a multiple of so many segments: odd numbers keep XLA:CPU from vectorising."""
+"""Blocks hold a multiple of this many segments: XLA:CPU does not vectorise odd numbers."""
 
 FREE_ROWS = 1 << 14
-"""So many rows of padding cost nothing worth compiling for."""
+"""Padding by up to this many rows is cheaper than compiling another shape."""
 
 Blocks = tuple[Int32[Array, "_ _ _"], ...]
 
@@ -31,18 +31,18 @@ class Layout(NamedTuple):
     """Which rows make up each segment of each shard; shards have equal shapes.
 
     Attributes:
-      blocks: each [shards, segments of the block, chunks, rows of a chunk] int32, places of rows;
-        where a segment has fewer, the place that stands for none. Blocks are filled up with
-        segments without rows; at least the last one is such.
-      place: [segments] int32, of each segment in the blocks of its shard, one after another.
+      blocks: each [shards, segments of the block, chunks, rows of a chunk] int32, indices of rows;
+        shorter segments are padded with the index that stands for no row. Blocks are filled up
+        with empty segments; the last segment is always empty.
+      position: [segments] int32, of each segment in its shard's blocks, counted through them.
     """
 
     blocks: tuple[Int32[np.ndarray, "shards _ _ _"], ...]
-    place: Int32[np.ndarray, " segments"]
+    position: Int32[np.ndarray, " segments"]
 
     @property
     def segments(self) -> int:
-        """Segments of all blocks of a shard, with those that only fill up."""
+        """Number of segments in all blocks of a shard, padding included."""
         return sum(block.shape[1] for block in self.blocks)
 
 
@@ -56,16 +56,16 @@ def lay_out(
     """Lays out segments.
 
     Args:
-      rows: places of rows, segment after segment.
-      sizes: rows of each segment.
-      shard: that each segment belongs to. Blocks are as long as the shard with most segments of a
-        size needs, so sizes should be alike in all of them.
-      shards: how many there are.
-      none: the place that stands for no row.
+      rows: indices of rows, segment after segment.
+      sizes: number of rows in each segment.
+      shard: of each segment. A block is as long as the shard with most segments of that size needs,
+        so all shards should have similar sizes.
+      shards: number of shards.
+      none: the index that stands for no row.
     """
     shapes = _padded(sizes)
     blocks, filled = [], 0
-    place = np.zeros(len(sizes), np.int32)
+    position = np.zeros(len(sizes), np.int32)
     starts = np.cumsum(sizes, dtype=np.int32) - sizes
     rows = np.append(rows, np.int32(none))
     for shape in np.unique(shapes):
@@ -79,16 +79,16 @@ def lay_out(
         block[shard[members], turn] = rows[at]
         width = shape if shape <= WIDTH else math.gcd(int(shape), WIDTH)
         blocks.append(block.reshape(shards, count, -1, width))
-        place[members] = filled + turn
+        position[members] = filled + turn
         filled += count
-    return Layout(tuple(blocks), place)
+    return Layout(tuple(blocks), position)
 
 
 def total(values: Float[Array, "rows columns"], blocks: Blocks) -> Float[Array, "segments columns"]:
-    """The sum of each segment's rows, in the order of one shard's blocks.
+    """Sums the rows of each segment, in the order of one shard's blocks.
 
     Args:
-      values: the row that stands for none is zero.
+      values: one row for each index; the row that stands for none must be zero.
       blocks: of one shard.
     """
     return jnp.concatenate([_block_total(values, block) for block in blocks])
@@ -106,7 +106,7 @@ def _block_total(values: Array, block: Array) -> Array:
 
 
 def _turn(shard: np.ndarray, shards: int) -> np.ndarray:
-    """How many of the same shard come before each."""
+    """Counts how many segments of the same shard come before each segment."""
     sizes = np.bincount(shard, minlength=shards)
     turn = np.empty(len(shard), np.int32)
     turn[stable_order(shard, shards)] = np.arange(len(shard)) - np.repeat(
@@ -116,7 +116,7 @@ def _turn(shard: np.ndarray, shards: int) -> np.ndarray:
 
 
 def _padded(sizes: np.ndarray) -> np.ndarray:
-    """Rows that each segment is padded to: few different numbers, as each is compiled by itself."""
+    """Returns the padded size of each segment; few sizes, as each is compiled separately."""
     chunks = np.maximum(-(-sizes // STEP), 1)
     step = 2 ** np.maximum(np.floor(np.log2(chunks)).astype(np.int64) - 2, 0)
     fine = np.where(sizes <= STEP, np.maximum(sizes, 1), -(-chunks // step) * step * STEP)

@@ -1,4 +1,4 @@
-"""A start for Dawid and Skene's EM from moments: no local optimum to begin in.
+"""The spectral start of Dawid and Skene's EM: moments avoid poor local optima.
 
 Y. Zhang, X. Chen, D. Zhou and M. I. Jordan, *Spectral methods meet EM: a provably optimal algorithm
 for crowdsourcing*, JMLR 17 (2016), Algorithm 1 and section 3.1. Workers are split into three
@@ -20,15 +20,15 @@ from ferjax.truth.annotations import Annotations, OptionError
 
 RESTARTS, POWER_STEPS = 100, 100
 LEAST = 1e-6
-"""Least probability and eigenvalue: moments of few labels may give negative ones."""
+"""Least probability and eigenvalue: with few labels, moments may give negative ones."""
 
 
 def start(annotations: Annotations, *, seed: int = 0) -> Float64[np.ndarray, "tasks classes"]:
-    """Posteriors of the tasks' classes under the confusion matrices that the moments give.
+    """Returns the posteriors of the tasks' classes under confusion matrices from moments.
 
     Args:
       annotations: of at least three workers.
-      seed: of the three groups, drawn at random, and of the power method's restarts.
+      seed: of the random groups and of the power method's restarts.
 
     Raises:
       OptionError: for fewer than three workers.
@@ -40,16 +40,16 @@ def start(annotations: Annotations, *, seed: int = 0) -> Float64[np.ndarray, "ta
     triples = annotations.task, annotations.worker, annotations.label
     with jax.enable_x64(True):
         means = _group_means(*triples, group, tasks, classes)
-        found = [_group(means, third, jax.random.fold_in(key, third)) for third in range(3)]
-        labels_given, weights = zip(*map(_in_order_of_classes, found), strict=True)
-        matrices = jnp.asarray(np.stack(labels_given))
+        groups = [_group(means, third, jax.random.fold_in(key, third)) for third in range(3)]
+        group_labels, weights = zip(*map(_in_order_of_classes, groups), strict=True)
+        matrices = jnp.asarray(np.stack(group_labels))
         prior = np.mean(weights, axis=0)
         prior = jnp.asarray(prior / prior.sum())
         return np.asarray(_posteriors(*triples, group, means, matrices, prior))
 
 
 def check_workers(annotations: Annotations) -> None:
-    """Raises an `OptionError` for fewer than three workers, of whom no three groups can be made."""
+    """Raises an `OptionError` for fewer than three workers: the method needs three groups."""
     if len(annotations.workers) < 3:
         raise OptionError(
             f"the spectral start needs at least three workers, not {len(annotations.workers)}"
@@ -59,10 +59,10 @@ def check_workers(annotations: Annotations) -> None:
 def tensor_power(
     tensor: Float64[Array, "k k k"], key: Array, restarts: int = RESTARTS, steps: int = POWER_STEPS
 ) -> tuple[Float64[Array, " k"], Float64[Array, "k k"]]:
-    """Robust tensor power method: eigenvalues, and eigenvectors as rows, of a symmetric tensor.
+    """Returns eigenvalues, and eigenvectors as rows, of a symmetric tensor.
 
-    Each eigenvector is the best of `restarts` random starts after `steps` steps, and as many more
-    steps; then it is taken off the tensor.
+    This is the robust tensor power method: the best of `restarts` random starts after `steps` steps
+    takes `steps` more and is the next eigenvector, which is then subtracted from the tensor.
     """
     size = tensor.shape[0]
 
@@ -76,7 +76,7 @@ def tensor_power(
     def value(tensor: Array, v: Array) -> Array:
         return jnp.einsum("ijk,i,j,k->", tensor, v, v, v)
 
-    def take_off(tensor: Array, key: Array) -> tuple[Array, tuple[Array, Array]]:
+    def deflate(tensor: Array, key: Array) -> tuple[Array, tuple[Array, Array]]:
         starts = jax.random.normal(key, (restarts, size), tensor.dtype)
         starts /= jnp.linalg.norm(starts, axis=1, keepdims=True)
         ends = jax.vmap(power, (None, 0))(tensor, starts)
@@ -85,13 +85,13 @@ def tensor_power(
         rest = tensor - eigenvalue * jnp.einsum("i,j,k->ijk", best, best, best)
         return rest, (eigenvalue, best)
 
-    _, (values, vectors) = jax.lax.scan(take_off, tensor, jax.random.split(key, size))
+    _, (values, vectors) = jax.lax.scan(deflate, tensor, jax.random.split(key, size))
     return values, vectors
 
 
 @partial(jax.jit, static_argnums=(4, 5))
 def _group_means(task, worker, label, group, tasks, classes):
-    """Z_g: for each group the sum of its workers' label vectors over their number, [3, T, K]."""
+    """Returns Z_g, [3, T, K]: each group's sum of label vectors over its number of workers."""
     sizes = jnp.maximum(jnp.bincount(group, length=3), 1).astype(jnp.float64)
     sums = jnp.zeros((3, tasks, classes)).at[group[worker], task, label].add(1.0)
     return sums / sizes[:, None, None]
@@ -99,7 +99,7 @@ def _group_means(task, worker, label, group, tasks, classes):
 
 @partial(jax.jit, static_argnums=1)
 def _group(means, third, key):
-    """(μ as rows, w) of one group, in the order in which the power method finds them."""
+    """Returns (μ as rows, w) of one group, in the power method's order."""
     tasks = means.shape[1]
     first, second, own = (means[(third + turn) % 3] for turn in (1, 2, 3))
     # Views of the other two groups as if they were this one's: (3) of the paper.
@@ -112,14 +112,14 @@ def _group(means, third, key):
     whitened = jnp.einsum("ijk,ia,jb,kc->abc", triples, *[vectors / root] * 3)
     orders = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
     symmetric = jnp.mean(jnp.stack([whitened.transpose(order) for order in orders]), axis=0)
-    values, found = tensor_power(symmetric, key)
+    values, eigenvectors = tensor_power(symmetric, key)
     values = jnp.maximum(values, LEAST)
-    return values[:, None] * found @ (vectors * root).T, values**-2
+    return values[:, None] * eigenvectors @ (vectors * root).T, values**-2
 
 
-def _in_order_of_classes(found: tuple[Array, Array]) -> tuple[np.ndarray, np.ndarray]:
-    """Each μ to the class that it speaks for most, all in all: groups are better than chance."""
-    means, weights = map(np.asarray, found)
+def _in_order_of_classes(moments: tuple[Array, Array]) -> tuple[np.ndarray, np.ndarray]:
+    """Assigns each μ to the class that it favours most; groups must be better than chance."""
+    means, weights = map(np.asarray, moments)
     shares = means / np.maximum(np.abs(means).sum(axis=1, keepdims=True), LEAST)
     rows, classes = linear_sum_assignment(-shares)
     order = rows[np.argsort(classes)]
@@ -128,7 +128,7 @@ def _in_order_of_classes(found: tuple[Array, Array]) -> tuple[np.ndarray, np.nda
 
 @jax.jit
 def _posteriors(task, worker, label, group, means, matrices, prior):
-    """The workers' confusion matrices by (6) of the paper, and the posteriors under them."""
+    """Returns the posteriors under the workers' confusion matrices, (6) of the paper."""
     tasks, classes = means.shape[1:]
     workers = group.shape[0]
     other = (group + 1) % 3

@@ -1,4 +1,4 @@
-"""Tables of ids, from files or from memory, as places in lists of distinct ids: no object a row."""
+"""Tables of ids, from files or memory, as indices into lists of distinct ids."""
 
 import contextlib
 import csv
@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 from jaxtyping import Int32
 
 Names = tuple[tuple[str, ...], ...]
-"""The names that each column wanted may have; the first found counts."""
+"""The allowed names of each wanted column; the first present counts."""
 
 NOTHING = pa.array(["", "nan", "NaN", "NAN"])
-"""Strings that are no id. Others that mean nothing to some, such as None, may be a class."""
+"""Strings that are no id. Others that may look empty, such as None, can be classes."""
 
 LONGEST = 300
-"""Characters of a message."""
+"""Most characters of a message."""
 
 MOST_ROWS = 2**31
 BATCH_ROWS = 1 << 17
@@ -30,15 +30,15 @@ TABLE_SIZE = 1 << 24
 
 
 class TableError(ValueError):
-    """A table that cannot be used; says in one line what to mend."""
+    """A table that cannot be used; the message says in one line what to correct."""
 
 
 def read_columns(table: Any, columns: Names) -> list[tuple[np.ndarray, Int32[np.ndarray, " rows"]]]:
-    """Distinct values of each column, in order of appearance, and the place of each row's in them.
+    """Reads columns as distinct values, in order of appearance, and each row's index into them.
 
     Args:
       table: see `annotations.Annotations.from_table`.
-      columns: which.
+      columns: allowed names of each column.
 
     Raises:
       TableError: see `annotations.Annotations.from_table`.
@@ -46,23 +46,25 @@ def read_columns(table: Any, columns: Names) -> list[tuple[np.ndarray, Int32[np.
     codes = [_Codes(f"{name_of(table)}, column {names[0]}") for names in columns]
     row = 0
     with ThreadPoolExecutor(len(columns)) as pool:
-        added: list[Future] = []
+        pending: list[Future] = []
         for batch in _batches(table, columns):
-            _wait(added)  # one batch is numbered while the next is read
-            added = [
+            _wait(pending)  # one batch is numbered while the next is read
+            pending = [
                 pool.submit(code.add, column, row)
                 for code, column in zip(codes, batch.columns, strict=True)
             ]
             row += batch.num_rows
-        _wait(added)
+        _wait(pending)
         if not 0 < row < MOST_ROWS:
-            rows = "no rows" if row == 0 else f"{row:,} rows; at most {MOST_ROWS - 1:,} will do"
+            rows = (
+                "no rows" if row == 0 else f"{row:,} rows; at most {MOST_ROWS - 1:,} are possible"
+            )
             raise TableError(f"{name_of(table)} has {rows}")
         return list(pool.map(_Codes.result, codes))
 
 
 def ascending(values: np.ndarray) -> Int32[np.ndarray, " values"]:
-    """The order that sorts ids; strings that are all whole numbers are sorted as numbers."""
+    """Returns the order that sorts ids; as numbers, if all are whole numbers in strings."""
     ids = values.tolist()
     if all(isinstance(value, str) for value in ids):
         with contextlib.suppress(ValueError):
@@ -71,17 +73,17 @@ def ascending(values: np.ndarray) -> Int32[np.ndarray, " values"]:
 
 
 def positions(values: np.ndarray, among: np.ndarray) -> Int32[np.ndarray, " values"]:
-    """Where each id is found among others, -1 where not.
+    """Returns the index of each value in `among`, -1 if it is missing.
 
-    Ids of unlike types are compared as numbers or booleans if all are such, else as strings.
+    Ids of different types are compared as numbers or booleans if all can be, else as strings.
     """
-    left, right = _alike(pa.array(values), pa.array(among))
-    found = pc.fill_null(pc.index_in(left, value_set=right), -1)
-    return found.to_numpy(zero_copy_only=False).copy()
+    left, right = _common_type(pa.array(values), pa.array(among))
+    indices = pc.fill_null(pc.index_in(left, value_set=right), -1)
+    return indices.to_numpy(zero_copy_only=False).copy()
 
 
-def _alike(left: pa.Array, right: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Two arrays cast to one type."""
+def _common_type(left: pa.Array, right: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Casts two arrays to one type."""
     if left.type == right.type:
         return left, right
     kinds = [ids.type for ids in (left, right) if not pa.types.is_string(ids.type)]
@@ -91,17 +93,17 @@ def _alike(left: pa.Array, right: pa.Array) -> tuple[pa.Array, pa.Array]:
     return left.cast(pa.string()), right.cast(pa.string())
 
 
-def _wait(added: Sequence[Future]) -> None:
-    """Raises what was wrong with the first column that has a mistake."""
-    for future in added:
+def _wait(pending: Sequence[Future]) -> None:
+    """Waits for all columns and raises the error of the first that failed."""
+    for future in pending:
         future.result()
 
 
 class _Codes:
-    """Numbers values by their first appearance, batch by batch.
+    """Numbers values by first appearance, batch by batch.
 
-    Whole numbers that lie close together are looked up in a table; other values are searched for
-    among those known, many batches at a time, as each search begins by hashing what is known.
+    Whole numbers in a narrow range are looked up in a table. Other values are searched for among
+    the known ones, many batches at a time, because each search hashes all known values.
     """
 
     def __init__(self, where: str):
@@ -118,12 +120,12 @@ class _Codes:
         column = _plain(column, self._where)
         self._refuse_empty(column, first_row)
         if self._table and _is_small_integer(column.type):
-            found = self._table.number(column.to_numpy(), first_row, self._count)
-            if found:
-                codes, new = found
+            numbered = self._table.number(column.to_numpy(), first_row, self._count)
+            if numbered:
+                codes, new = numbered
                 self._keep([codes], pa.array(new, column.type))
                 return
-        self._table = None  # for good: what it knows is known, and what comes is searched for
+        self._table = None  # for good: from now on values are searched for
         self._pending.append(column)
         if sum(map(len, self._pending)) >= max(SEARCHED_ROWS, self._count):
             self._search()
@@ -152,15 +154,15 @@ class _Codes:
         self._pending = []
         values = encoded.chunk(encoded.num_chunks - 1).dictionary  # that of all chunks
         known = pa.concat_arrays(self._known) if self._known else values.slice(0, 0)
-        found = pc.index_in(values, value_set=known)
-        new = values.filter(found.is_null())
-        place = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).copy()
-        place[place < 0] = self._count + np.arange(len(new), dtype=np.int32)
-        self._keep([place[chunk.indices.to_numpy()] for chunk in encoded.chunks], new)
+        indices = pc.index_in(values, value_set=known)
+        new = values.filter(indices.is_null())
+        codes = pc.fill_null(indices, -1).to_numpy(zero_copy_only=False).copy()
+        codes[codes < 0] = self._count + np.arange(len(new), dtype=np.int32)
+        self._keep([codes[chunk.indices.to_numpy()] for chunk in encoded.chunks], new)
 
 
 class _Table:
-    """The code of every whole number between the least and the largest seen; -1 where not seen."""
+    """The code of every whole number between the least and the largest seen; -1 if not seen."""
 
     def __init__(self) -> None:
         self._low = 0
@@ -169,29 +171,29 @@ class _Table:
     def number(
         self, values: np.ndarray, rows_before: int, known: int
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """The values' codes, and new values in order; None if they lie too far apart for a table.
+        """Returns the values' codes and the new values in order; None if the range is too wide.
 
         Args:
           values: of a batch.
-          rows_before: rows of the batches before.
-          known: how many values were seen before; what is new is numbered from there.
+          rows_before: number of rows in earlier batches.
+          known: number of values seen before; new values are numbered from there.
         """
         values = values.astype(np.int64, copy=False)
         if not self._reach(int(values.min()), int(values.max()), rows_before + len(values)):
             return None
-        at = values - self._low
-        codes = self._codes[at]
+        offsets = values - self._low
+        codes = self._codes[offsets]
         unseen = np.flatnonzero(codes < 0)
         if len(unseen) == 0:
             return codes, values[:0]
-        # Of repeated places the last written counts, here the first row of each value.
-        self._codes[at[unseen][::-1]] = unseen[::-1]
-        first = unseen[self._codes[at[unseen]] == unseen]
-        self._codes[at[first]] = known + np.arange(len(first), dtype=np.int32)
-        return self._codes[at], values[first]
+        # For equal offsets the last write counts: in reverse order, the first row of each value.
+        self._codes[offsets[unseen][::-1]] = unseen[::-1]
+        first = unseen[self._codes[offsets[unseen]] == unseen]
+        self._codes[offsets[first]] = known + np.arange(len(first), dtype=np.int32)
+        return self._codes[offsets], values[first]
 
     def _reach(self, low: int, high: int, rows: int) -> bool:
-        """Widens the table, if it stays in proportion to the rows."""
+        """Widens the table and returns True, unless it would be large compared to the rows."""
         if len(self._codes):
             low, high = min(low, self._low), max(high, self._low + len(self._codes) - 1)
         size = high - low + 1
@@ -209,7 +211,7 @@ def _is_small_integer(kind: pa.DataType) -> bool:
 
 
 def _plain(column: pa.Array, where: str) -> pa.Array:
-    """The column as whole numbers, floats, booleans or strings.
+    """Converts a column to whole numbers, floats, booleans or strings.
 
     Raises:
       TableError: for a type that cannot be written as a string.
@@ -227,7 +229,7 @@ def _plain(column: pa.Array, where: str) -> pa.Array:
 
 @contextlib.contextmanager
 def one_line(where: str) -> Iterator[None]:
-    """Turns what Arrow says, which may be long, into a `TableError` of one line."""
+    """Turns an error of Arrow, which may be long, into a `TableError` of one line."""
     try:
         yield
     except pa.ArrowException as error:
@@ -235,7 +237,7 @@ def one_line(where: str) -> Iterator[None]:
 
 
 def _batches(table: Any, columns: Names) -> Iterator[pa.RecordBatch]:
-    """Record batches of the wanted columns, in the order asked for."""
+    """Yields record batches of the wanted columns, in the given order."""
     try:
         with one_line(name_of(table)):
             if isinstance(table, str | Path):
@@ -244,7 +246,9 @@ def _batches(table: Any, columns: Names) -> Iterator[pa.RecordBatch]:
                 )
             else:
                 table = _as_arrow(table, columns)
-                yield from table.select(_choose(table.column_names, columns, table)).to_batches()
+                yield from table.select(
+                    _column_names(table.column_names, columns, table)
+                ).to_batches()
     except OSError as error:
         raise TableError(f"cannot read {table}: {error.strerror or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -260,14 +264,14 @@ def _is_parquet(path: str | Path) -> bool:
 
 def _parquet_batches(path: str | Path, columns: Names) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path) as file:
-        chosen = _choose(file.schema_arrow.names, columns, path)
-        for batch in file.iter_batches(BATCH_ROWS, columns=chosen):
-            yield batch.select(chosen)
+        names = _column_names(file.schema_arrow.names, columns, path)
+        for batch in file.iter_batches(BATCH_ROWS, columns=names):
+            yield batch.select(names)
 
 
 def _csv_batches(path: str | Path, columns: Names) -> Iterator[pa.RecordBatch]:
     with open(path, newline="", encoding="utf-8-sig") as file:
-        chosen = _choose(next(csv.reader(file), []), columns, path)
+        names = _column_names(next(csv.reader(file), []), columns, path)
     invalid = []
 
     def keep(row: Any) -> str:
@@ -277,11 +281,11 @@ def _csv_batches(path: str | Path, columns: Names) -> Iterator[pa.RecordBatch]:
         return "error"
 
     options = {
-        # Threads would not know a row's number; and the ids are what takes time, not the parsing.
+        # With threads a row's number is unknown. Numbering ids takes the time, not parsing.
         "read_options": pa.csv.ReadOptions(use_threads=False),
         "parse_options": pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep),
         "convert_options": pa.csv.ConvertOptions(
-            include_columns=chosen, column_types=dict.fromkeys(chosen, pa.string())
+            include_columns=names, column_types=dict.fromkeys(names, pa.string())
         ),
     }
     try:
@@ -299,29 +303,27 @@ def _as_arrow(table: Any, columns: Names) -> pa.Table:
     if isinstance(table, pa.RecordBatch):
         return pa.Table.from_batches([table])
     if not hasattr(table, "columns"):
-        raise TableError(
-            f"a pandas or Arrow table, or a path, is needed, not {type(table).__name__}"
-        )
-    chosen = _choose(list(table.columns), columns, table)
-    return pa.Table.from_pandas(table[chosen], preserve_index=False)
+        raise TableError(f"expected a pandas or Arrow table or a path, not {type(table).__name__}")
+    names = _column_names(list(table.columns), columns, table)
+    return pa.Table.from_pandas(table[names], preserve_index=False)
 
 
-def _choose(there: list[str], columns: Names, table: Any) -> list[str]:
-    """The name under which each column is there."""
-    if not there:
+def _column_names(header: list[str], columns: Names, table: Any) -> list[str]:
+    """Returns the name in the header of each wanted column."""
+    if not header:
         raise TableError(f"{name_of(table)} is empty")
-    chosen = []
+    present = []
     for names in columns:
-        found = [name for name in names if name in there]
-        if not found:
-            wanted, present = " or ".join(names), ", ".join(map(str, there))
-            raise TableError(f"{name_of(table)} has no column {wanted}, but {present}"[:LONGEST])
-        if there.count(found[0]) > 1:
-            raise TableError(f"{name_of(table)} has several columns {found[0]}")
-        chosen.append(found[0])
-    return chosen
+        name = next((name for name in names if name in header), None)
+        if name is None:
+            wanted, others = " or ".join(names), ", ".join(map(str, header))
+            raise TableError(f"{name_of(table)} has no column {wanted}, only {others}"[:LONGEST])
+        if header.count(name) > 1:
+            raise TableError(f"{name_of(table)} has several columns named {name}")
+        present.append(name)
+    return present
 
 
 def name_of(table: Any) -> str:
-    """What messages call it: its path, if it has one."""
+    """Returns what messages call a table: its path, if it has one."""
     return str(table) if isinstance(table, str | Path) else "the table"

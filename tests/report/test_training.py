@@ -219,8 +219,8 @@ def test_a_coder_who_knew_the_truth_but_was_not_learnt_from_does_not_appear(tmp_
     result["confusion"] = [[1, 0], [0, 1]]
     training.write(config, tmp_path, data, result)
     text = (tmp_path / "report" / "index.html").read_text()
-    assert "No coder knew it." in text
-    assert "Of 40 labelled faces looked at, 40 carry a wrong label" in text
+    assert "No coder knew the truth." in text
+    assert "40 of the 40 labels checked are wrong" in text
 
 
 def test_labels_of_curves_are_moved_apart_but_no_further_than_needed():

@@ -178,7 +178,7 @@ def test_em_tells_good_coders_from_bad_where_votes_do_not():
         ({"pseudo_count": -1.0}, "pseudo_count must be"),
         ({"pseudo_count": np.inf}, "pseudo_count must be at least 0 and finite, not inf"),
         ({"tolerance": np.nan}, "tolerance must be finite, not nan"),
-        ({"max_iterations": 0}, "max_iterations must lie"),
+        ({"max_iterations": 0}, "max_iterations must be in"),
         ({"gold": {0: 7}}, "label 7 is none of the classes"),
     ],
 )

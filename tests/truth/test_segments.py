@@ -18,11 +18,11 @@ def test_totals_are_those_of_a_loop(monkeypatch, free_rows):
     rows = rng.integers(0, 50, sizes.sum()).astype(np.int32)
     layout = segments.lay_out(rows, sizes, shard, 2, none=50)
     blocks = [tuple(jnp.asarray(block[number]) for block in layout.blocks) for number in (0, 1)]
-    found = np.stack([segments.total(jnp.asarray(values), mine) for mine in blocks])
-    assert found.shape[1] == layout.segments
+    totals = np.stack([segments.total(jnp.asarray(values), of_shard) for of_shard in blocks])
+    assert totals.shape[1] == layout.segments
     parts = np.split(rows, np.cumsum(sizes)[:-1])
     expected = np.stack([values[part].sum(axis=0) for part in parts])
-    np.testing.assert_allclose(found[shard, layout.place], expected, atol=1e-4)
+    np.testing.assert_allclose(totals[shard, layout.position], expected, atol=1e-4)
 
 
 def test_sizes_that_differ_widely_share_few_shapes():

@@ -62,7 +62,7 @@ def test_votes_of_odd_crowds_are_finite():
 
 @pytest.mark.parametrize("iterations", [0, 2**31])
 def test_pm_refuses_no_iterations_and_too_many(iterations):
-    with pytest.raises(OptionError, match=r"max_iterations must lie in \[1, 1,000,000\]"):
+    with pytest.raises(OptionError, match=r"max_iterations must be in \[1, 1,000,000\]"):
         pm(crowd()[0], max_iterations=iterations)
 
 

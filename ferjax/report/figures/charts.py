@@ -13,7 +13,7 @@ from ferjax.report.figures.style import INK, PART_COLOURS, STAGE_COLOURS
 def stacked_shares(
     shares: Float[np.ndarray, "bars parts"], names: Sequence[str], parts: Sequence[str]
 ) -> Figure:
-    """Bars of parts that sum to one, in per cent.
+    """Draws bars whose parts sum to one, in per cent.
 
     Args:
       shares: in [0, 1].
@@ -22,17 +22,17 @@ def stacked_shares(
     """
     figure = Figure(figsize=(11, 0.9 + 0.42 * len(names)), layout="constrained")
     panel = figure.subplots()
-    places = np.arange(len(names))
+    bars = np.arange(len(names))
     starts = np.cumsum(shares, axis=1) - shares
     for part, name in enumerate(parts):
         widths, left = 100 * shares[:, part], 100 * starts[:, part]
-        panel.barh(places, widths, 0.72, left=left, color=PART_COLOURS[part], label=name, lw=0)
-        for place in places[widths >= 4]:
-            middle = left[place] + widths[place] / 2
+        panel.barh(bars, widths, 0.72, left=left, color=PART_COLOURS[part], label=name, lw=0)
+        for bar in bars[widths >= 4]:
+            middle = left[bar] + widths[bar] / 2
             colour = "white" if part in (0, 2) else INK
-            text = f"{widths[place]:.0f}"
-            panel.text(middle, place, text, ha="center", va="center", color=colour)
-    panel.set_yticks(places, names)
+            text = f"{widths[bar]:.0f}"
+            panel.text(middle, bar, text, ha="center", va="center", color=colour)
+    panel.set_yticks(bars, names)
     panel.invert_yaxis()
     panel.set_xlim(0, 100)
     panel.grid(False)
@@ -42,13 +42,13 @@ def stacked_shares(
 
 
 def histogram(values: Float[np.ndarray, " values"], top: float, name: str, counted: str) -> Figure:
-    """How many values in [0, top] lie where, the numbers on a logarithmic scale.
+    """Draws a histogram of values in [0, top], the counts on a logarithmic scale.
 
     Args:
       values: in any order.
-      top: the largest that can be.
+      top: the largest possible value.
       name: of the values.
-      counted: what each of them belongs to.
+      counted: what is counted.
     """
     figure = Figure(figsize=(8.2, 3.4), layout="constrained")
     panel = figure.subplots()
@@ -65,7 +65,7 @@ def histogram(values: Float[np.ndarray, " values"], top: float, name: str, count
 def scatter(
     across: Int[np.ndarray, " points"], up: Float[np.ndarray, " points"], name: str, value: str
 ) -> Figure:
-    """Points of a positive number, on a logarithmic scale, and a value in per cent."""
+    """Draws a value in per cent against a positive number on a logarithmic scale."""
     figure = Figure(figsize=(8.2, 4.2), layout="constrained")
     panel = figure.subplots()
     panel.plot(across, up, "o", ms=5, mec="none", alpha=0.5, color=STAGE_COLOURS[1], clip_on=False)

@@ -16,7 +16,7 @@ class Face(NamedTuple):
 
     Attributes:
       image: one or three channels.
-      lines: what is written below it; the last in the frame's colour.
+      lines: text below it; the last line has the frame's colour.
       colour: of the frame.
     """
 
@@ -26,7 +26,7 @@ class Face(NamedTuple):
 
 
 def face_sheet(faces: Sequence[Face], columns: int = 6) -> Figure:
-    """Faces in rows, enlarged, each framed and with its lines below."""
+    """Draws faces in rows, enlarged, each framed and with its lines below."""
     cell, margin, line_height = 1.8, 0.12, 0.19  # inches
     height, width, _ = faces[0].image.shape
     side = cell - margin
@@ -36,9 +36,9 @@ def face_sheet(faces: Sequence[Face], columns: int = 6) -> Figure:
     sheet = (columns * cell + margin, rows * cell_height + margin)
     figure = Figure(figsize=sheet)
     panel = figure.add_axes((0, 0, 1, 1))
-    for place, face in enumerate(faces):
-        left = margin + cell * (place % columns)
-        top = margin + cell_height * (place // columns)
+    for number, face in enumerate(faces):
+        left = margin + cell * (number % columns)
+        top = margin + cell_height * (number // columns)
         _draw_face(panel, face, (left, left + side, top + image_height, top), line_height)
     panel.set(xlim=(0, sheet[0]), ylim=(sheet[1], 0))
     panel.set_axis_off()

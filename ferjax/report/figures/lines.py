@@ -14,7 +14,7 @@ from ferjax.report.figures.style import DASHES, MARKERS, MUTED, STAGE_COLOURS, s
 EPOCHS = "epochs of the stage"
 
 _DROP = 0.01
-"""A best evaluation is marked where the last one lies further below it than this."""
+"""The best evaluation is marked if the last one is lower by at least this."""
 
 
 class Curve(NamedTuple):
@@ -22,8 +22,8 @@ class Curve(NamedTuple):
 
     Attributes:
       name: its label.
-      at: finished epochs, or steps, at each point.
-      values: one a point; nan where there is none.
+      at: finished epochs or steps at each point.
+      values: one for each point; nan where unknown.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Curve(NamedTuple):
 def learning_curves(
     stages: Mapping[str, tuple[Sequence[Curve], Sequence[Curve]]], right_labels: Mapping[str, float]
 ) -> Figure:
-    """Loss with its terms, and accuracy on the given labels, a row for each stage.
+    """Draws the loss with its terms, and the accuracy on the given labels, a row for each stage.
 
     Args:
       stages: (losses, accuracies in [0, 1]) of each stage, the main ones first.
-      right_labels: share of the labels given to a stage that are right, where known; a network that
-        agrees with more of them than that has learnt wrong ones by heart.
+      right_labels: share of the labels given to a stage that are right, where known. A network that
+        agrees with more labels than that has memorised wrong ones.
     """
     figure = Figure(figsize=(11, 0.4 + 2.9 * len(stages)), layout="constrained")
     panels = figure.subplots(len(stages), 2, squeeze=False)
@@ -56,7 +56,7 @@ def learning_curves(
         accuracy.set_title(f"{stage}: accuracy on the given labels, %")
         accuracy.set_ylim(limits)
         if stage in right_labels:
-            _reference(accuracy, 100 * right_labels[stage], "{:.0f}% of them are right")
+            _reference(accuracy, 100 * right_labels[stage], "{:.0f}% of the labels are right")
         _label_ends(accuracy, [(curve, colour) for curve in percent], gap=0.1, number="{:.1f}")
         for panel in (loss, accuracy):
             _whole_axis(panel, terms[0].at[-1])
@@ -102,11 +102,11 @@ def evaluation_curves(
 
 
 def weight_curves(stages: Mapping[str, Sequence[Curve]], title: str) -> Figure:
-    """Numbers in [0, 1] that a method weighs with, over the epochs of each stage that has them.
+    """Draws a method's weights in [0, 1] over the epochs of each stage that has them.
 
     Args:
-      stages: curves of every stage of the run, none for those without; all are named so that a
-        stage keeps its colour. A stage's only curve goes by the stage's name.
+      stages: curves of every stage of the run. Stages without curves are listed too, so that each
+        keeps its colour. A stage's only curve is named after the stage.
       title: of the figure.
     """
     figure = Figure(figsize=(11, 3.0), layout="constrained")
@@ -128,20 +128,20 @@ def weight_curves(stages: Mapping[str, Sequence[Curve]], title: str) -> Figure:
 def swept_accuracy(
     varied: str, columns: Sequence[str], rows: Mapping[int | float, Sequence[float]]
 ) -> Figure:
-    """Accuracy against what was varied, a line for each column.
+    """Draws accuracy against what was varied, a line for each column.
 
     Args:
       varied: name of what was varied.
       columns: name of each line.
-      rows: accuracies in per cent at each value, one a column.
+      rows: for each value, the accuracy of each column in per cent.
     """
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     panel = figure.subplots()
     values = list(rows)
-    for place, column in enumerate(columns):
-        accuracies = [rows[value][place] for value in values]
-        colour = stage_colour(place)
-        style = DASHES[0] if place == 0 and len(columns) > 1 else "-"
+    for number, column in enumerate(columns):
+        accuracies = [rows[value][number] for value in values]
+        colour = stage_colour(number)
+        style = DASHES[0] if number == 0 and len(columns) > 1 else "-"
         panel.plot(values, accuracies, "o", ls=style, color=colour, lw=2, ms=7, label=column)
         for value, accuracy in zip(values, accuracies, strict=True):
             panel.annotate(
@@ -165,10 +165,10 @@ def swept_accuracy(
 
 
 def spread(values: Float[np.ndarray, " n"], gap: float) -> Float[np.ndarray, " n"]:
-    """The values moved as little as can be so that any two are at least `gap` apart, in order.
+    """Moves values as little as possible until any two are at least `gap` apart, in the same order.
 
-    Least squares under order constraints: isotonic regression of the values less their gaps, by
-    pooling adjacent violators.
+    This is least squares under order constraints: isotonic regression of the values minus their
+    gaps, by pooling adjacent violators.
     """
     order = np.argsort(values, kind="stable")
     steps = gap * np.arange(len(values))
@@ -184,16 +184,16 @@ def spread(values: Float[np.ndarray, " n"], gap: float) -> Float[np.ndarray, " n
 
 
 def _plot(panel: Axes, curves: Sequence[Curve], colour: str, marker: str = "") -> None:
-    """The first curve strong and with its markers, the others thin and each dashed differently."""
-    for place, curve in enumerate(curves):
-        main = place == 0
+    """Draws the first curve strong with markers, the others thin and each dashed differently."""
+    for number, curve in enumerate(curves):
+        main = number == 0
         panel.plot(
             curve.at,
             curve.values,
             color=colour,
             lw=2.4 if main else 1.2,
             alpha=1.0 if main else 0.8,
-            ls="-" if main else DASHES[(place - 1) % len(DASHES)],
+            ls="-" if main else DASHES[(number - 1) % len(DASHES)],
             marker="o" if len(curve.at) == 1 else marker if main else "",
             ms=6,
             zorder=3 if main else 2,
@@ -204,7 +204,7 @@ def _plot(panel: Axes, curves: Sequence[Curve], colour: str, marker: str = "") -
 def _limits(
     stages: Sequence[Sequence[Curve]], right_labels: Mapping[str, float]
 ) -> tuple[float, float]:
-    """Limits in per cent that hold the accuracies of all stages, so that they can be compared."""
+    """Returns limits in per cent that fit all stages, so that their panels can be compared."""
     levels = [100 * value for curves in stages for curve in curves for value in curve.values]
     levels += [100 * share for share in right_labels.values()]
     low, high = np.nanmin(levels or [0.0]), np.nanmax(levels or [100.0])
@@ -224,24 +224,24 @@ def _whole_axis(panel: Axes, last: float) -> None:
 def _label_ends(
     panel: Axes, curves: Sequence[tuple[Curve, str]], gap: float, number: str = "{:.2f}"
 ) -> None:
-    """Names each curve, in its colour and with its last value, beside the panel.
+    """Writes each curve's name and last value beside the panel, in the curve's colour.
 
     Args:
       panel: its limits must be final.
       curves: with their colours.
-      gap: least distance of two labels, in heights of the panel.
+      gap: least distance between two labels, as a share of the panel's height.
       number: format of the values.
     """
     low, high = panel.get_ylim()
     panel.set_ylim(low, high)
     ends = np.array([curve.values[-1] for curve, _ in curves])
-    places = low + (high - low) * spread((ends - low) / (high - low), gap)
-    for (curve, colour), end, place in zip(curves, ends, places, strict=True):
+    heights = low + (high - low) * spread((ends - low) / (high - low), gap)
+    for (curve, colour), end, height in zip(curves, ends, heights, strict=True):
         panel.annotate(
             f"{curve.name} {number.format(end)}",
             xy=(1, end),
             xycoords=panel.get_yaxis_transform(),
-            xytext=(1.04, place),
+            xytext=(1.04, height),
             textcoords=panel.get_yaxis_transform(),
             va="center",
             fontsize=9.5,
@@ -258,7 +258,7 @@ def _label_ends(
 
 
 def _reference(panel: Axes, level: float, text: str) -> None:
-    """A dashed line across the panel; the text is a format of its level."""
+    """Draws a dashed line across the panel; `text` is a format for its level."""
     panel.axhline(level, color=MUTED, lw=1, ls=(0, (4, 3)), zorder=1)
     panel.text(
         0.01,
@@ -272,15 +272,15 @@ def _reference(panel: Axes, level: float, text: str) -> None:
 
 
 def _mark_best(panel: Axes, curve: Curve, colour: str) -> None:
-    """Marks the best evaluation of a curve that has fallen since."""
+    """Marks the best evaluation of a curve if it has fallen since."""
     best = int(np.nanargmax(curve.values))
     if curve.values[best] - curve.values[-1] < 100 * _DROP:
         return
-    place, value = curve.at[best], curve.values[best]
-    panel.plot(place, value, "o", ms=8, mfc="white", mec=colour, mew=2, zorder=4)
+    step, value = curve.at[best], curve.values[best]
+    panel.plot(step, value, "o", ms=8, mfc="white", mec=colour, mew=2, zorder=4)
     panel.annotate(
         f"best {value:.1f}, ends {value - curve.values[-1]:.1f} lower",
-        xy=(place, value),
+        xy=(step, value),
         xytext=(0, -10),
         textcoords="offset points",
         ha="center",

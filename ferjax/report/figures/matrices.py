@@ -14,7 +14,7 @@ from ferjax.report.figures.style import INK, MUTED
 def row_shares(
     counts: Int[np.ndarray, "classes classes"],
 ) -> Float[np.ndarray, "classes classes"]:
-    """Each row of a confusion matrix as shares of its sum in [0, 1]; nan for an empty row."""
+    """Divides each row of a confusion matrix by its sum; an empty row becomes nan."""
     totals = counts.sum(axis=1, keepdims=True)
     return np.where(totals > 0, counts / np.maximum(totals, 1), np.nan)
 
@@ -27,14 +27,14 @@ def confusion_matrix(
     columns: str = "prediction",
     rows: str = "truth (faces)",
 ) -> Figure:
-    """Shares of each class, in per cent, by what it was taken for.
+    """Draws a confusion matrix in per cent of each row.
 
     Args:
       counts: row = truth.
       classes: names.
       title: of the figure.
       columns: what the columns are.
-      rows: what the rows are, and what is counted.
+      rows: what the rows are, and in brackets what is counted.
     """
     figure = Figure(figsize=(8.2, 6.8), layout="constrained")
     panel = figure.subplots()
@@ -56,13 +56,13 @@ def confusion_grid(
     titles: Sequence[str],
     columns: int = 0,
 ) -> Figure:
-    """Confusion matrices of some coders side by side, in per cent.
+    """Draws several confusion matrices side by side, in per cent.
 
     Args:
-      confusions: row = truth, each a distribution in [0, 1]; nan in rows that are not known.
+      confusions: row = truth, each a distribution in [0, 1]; nan where a row is unknown.
       classes: names.
-      titles: of each coder.
-      columns: how many side by side; 0: as many as fit.
+      titles: one for each matrix.
+      columns: number of matrices side by side; 0: as many as fit.
     """
     side = max(2.4, 0.42 * len(classes))
     columns = columns or max(1, min(len(titles), int(13 / side)))
@@ -71,19 +71,19 @@ def confusion_grid(
     size = (columns * side + 0.6 + names, rows * (side + 0.5 + 0.6 * names))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
-    for place, panel in enumerate(panels.flat):
-        if place >= len(titles):
+    for number, panel in enumerate(panels.flat):
+        if number >= len(titles):
             panel.set_axis_off()
             continue
-        _draw_shares(panel, confusions[place], fontsize=9.0)
+        _draw_shares(panel, confusions[number], fontsize=9.0)
         _name_columns(panel, classes)
         panel.set_yticks(
-            range(len(classes)), classes if place % columns == 0 else [""] * len(classes)
+            range(len(classes)), classes if number % columns == 0 else [""] * len(classes)
         )
-        panel.set_title(titles[place], fontsize=10)
-        if place % columns == 0:
+        panel.set_title(titles[number], fontsize=10)
+        if number % columns == 0:
             panel.set_ylabel("truth")
-        if place >= len(titles) - columns:
+        if number >= len(titles) - columns:
             panel.set_xlabel("label")
     return figure
 
@@ -91,7 +91,7 @@ def confusion_grid(
 def share_matrix(
     shares: Float[np.ndarray, "names names"], names: Sequence[str], title: str
 ) -> Figure:
-    """A symmetric matrix of shares in [0, 1] between things of these names; nan where unknown."""
+    """Draws a symmetric matrix of shares in [0, 1] between named things; nan where unknown."""
     side = max(4.0, 0.42 * len(names) + 1.6)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     panel = figure.subplots()
@@ -105,7 +105,7 @@ def share_matrix(
 def _draw_shares(
     panel: Axes, shares: Float[np.ndarray, "rows columns"], fontsize: float = 10.5
 ) -> None:
-    """A matrix of shares in [0, 1], written into its cells in per cent; – for nan."""
+    """Draws a matrix of shares in [0, 1] with per cent in its cells, – for nan."""
     panel.grid(False)
     panel.imshow(shares, cmap=matplotlib.colormaps["Blues"], vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(shares):
