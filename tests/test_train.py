@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from configs import ltnet as ltnet_config
-from ferjax import parallel, plan, preemption, train
+from configs import coders, recipes
+from ferjax import parallel, preemption, train
 from ferjax.errors import UserError
-from ferjax.methods import METHODS, ltnet
+from ferjax.methods import METHODS, Entry, ltnet
 from ferjax.methods.method import State
-from ferjax.writers import MetricsFile
 from tests import tiny
 
 
@@ -42,16 +42,12 @@ def test_a_stopped_and_resumed_run_equals_a_straight_one(tmp_path, monkeypatch):
 
 def prepare_with_coders(folder, recipe) -> train.Training:
     """A stage that learns with transition matrices."""
-    whole = tiny.config()
     recipe.batch_size, recipe.epochs = 16, 2.0
-    config = plan.join(recipe, whole)
-    devices = parallel.find_devices("jit", jax.devices()[:2])
-    metrics = MetricsFile(folder / "metrics.jsonl")
-    return train.prepare("coders", config, tiny.dataset(), folder / "coders", metrics, devices)
+    return tiny.prepare(folder, "coders", recipe=tiny.joined(recipe))
 
 
 def test_ltnet_stopped_with_its_matrices_still_frozen_equals_a_straight_run(tmp_path, monkeypatch):
-    recipe = ltnet_config.ltnet("ferplus")
+    recipe = coders.ltnet()
     recipe.transition.update(freeze_epochs=1.0, optimizer="", rate=10.0)
 
     def learn(name):
@@ -63,7 +59,7 @@ def test_ltnet_stopped_with_its_matrices_still_frozen_equals_a_straight_run(tmp_
         learn("stopped")
     stop_at(monkeypatch, 0)
     tiny.assert_same(learn("stopped"), straight)
-    first, *_, last = (x["diagonal_of_coder"] for x in tiny.lines(tmp_path / "straight", "train"))
+    first, *_, last = (x["diagonal/coder"] for x in tiny.lines(tmp_path / "straight", "train"))
     assert first != last, "the matrices moved after the first epoch"
 
 
@@ -71,14 +67,13 @@ def test_a_layer_that_starts_from_a_networks_confusion_begins_with_it(tmp_path):
     """The layer's rate is 0, so that it ends as it began."""
     baseline = tiny.prepare(tmp_path, "baseline")
     network = train.train(baseline, {})
-    recipe = ltnet_config.nal(ltnet_config.ltnet("ferplus"), "ferplus")
-    recipe = recipe.copy_and_resolve_references()
+    recipe = coders.nal(coders.ltnet()).copy_and_resolve_references()
     recipe.needs.network = "baseline"
     recipe.transition.rate = 0.0
     training = prepare_with_coders(tmp_path, recipe)
     state = parallel.to_host(train.train(training, {"network": parallel.to_host(network)}))
     split = training.dataset.train
-    probs = baseline.sweep(network, split)["network"]
+    probs = baseline.sweep(network, "train")["class"]
     expected = ltnet.confusions(probs, split.labels["annotations"])
     np.testing.assert_allclose(ltnet.learnt_matrices(training.config, state), expected, atol=1e-5)
 
@@ -121,7 +116,7 @@ def test_metrics_of_steps_that_will_be_run_again_are_dropped(tmp_path, monkeypat
 def test_the_state_that_did_best_on_validation_faces_is_kept(tmp_path, monkeypatch):
     """Their labels are turned round, so that the first evaluation, of the least fit, is best."""
     turned = tiny.split(30, seed=5)
-    data = tiny.dataset()._replace(validation=turned._replace(truth=1 - turned.truth))
+    data = tiny.dataset().with_split("validation", turned._replace(truth=1 - turned.truth))
     changes = {"teachers.epochs": 6.0, "loop.keep": 1}
     stop_at(monkeypatch, 6)
     with pytest.raises(preemption.Preempted):
@@ -165,7 +160,7 @@ def test_the_student_learns_from_frozen_teachers_and_is_restored_as_it_was(tmp_p
     student = parallel.to_host(train.train(tiny.prepare(tmp_path, "student"), inputs))
     again = train.restore_finished(tiny.prepare(tmp_path, "student"), inputs)
     tiny.assert_same(again, student)
-    jax.tree.map(np.testing.assert_array_equal, student.frozen["params"], teachers.params)
+    tiny.assert_same(student.frozen, teachers.weights)
 
 
 def test_the_second_step_compiles_nothing(tmp_path):
@@ -204,16 +199,16 @@ def test_each_epoch_is_closed_once_even_after_a_kill_at_its_boundary(tmp_path, m
     closed = []
 
     def make(config, info):
-        plain = METHODS["supervised"](config, info)
+        plain = METHODS["supervised"].make(config, info)
 
-        def end_epoch(state: State, sweep) -> State:
-            assert len(sweep()["network"]) == 40
+        def end_epoch(state: State, sweep) -> tuple[State, dict[str, float]]:
+            assert len(sweep("train")["class"]) == 40
             closed.append(int(state.step))
-            return state
+            return state, {"closed": 1.0}
 
         return plain._replace(end_epoch=end_epoch)
 
-    monkeypatch.setitem(METHODS, "closing", make)
+    monkeypatch.setitem(METHODS, "closing", Entry(make))
     changes = {"teachers.method": "closing"}
     training = tiny.prepare(tmp_path, **changes)
     stop_at(monkeypatch, training.steps_per_epoch)
@@ -222,6 +217,8 @@ def test_each_epoch_is_closed_once_even_after_a_kill_at_its_boundary(tmp_path, m
     stop_at(monkeypatch, 0)
     assert int(train.train(tiny.prepare(tmp_path, **changes), {}).epoch) == 1
     assert closed == [training.steps_per_epoch]
+    ends = tiny.lines(tmp_path, "epoch")
+    assert [(line["step"], line["epoch"], line["closed"]) for line in ends] == [(2, 1.0, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -263,15 +260,39 @@ LAYOUTS = {
 }
 
 
+def two_heads() -> ConfigDict:
+    recipe = tiny.joined(recipes.supervised())
+    recipe.model.heads, recipe.model.dropout = ("class", "va"), 0.5
+    return recipe
+
+
+def pair() -> ConfigDict:
+    own = {"networks": 2, "forget_rate": 0.4, "ramp_epochs": 2.0, "exponent": 1.0}
+    return tiny.joined(recipes.training("co_teaching", **own))
+
+
+RECIPES = {
+    "teachers": lambda: tiny.stage_config("teachers"),
+    "student": lambda: tiny.stage_config("student"),
+    "co_teaching": pair,
+    "elr": lambda: tiny.joined(recipes.training("elr", momentum=0.7, regularisation=3.0)),
+    "two heads with dropout": two_heads,
+}
+
+
 def run_steps(
     tmp_path, stage: str, mode: str, count: int, steps: int, dtype=np.float32
 ) -> tuple[State, list]:
     """Steps on faces that are not all labelled, so that devices hold unlike numbers of labels."""
     devices = parallel.find_devices(mode, jax.devices()[:count])
-    choices = {"data": tiny.partly_labelled(), "devices": devices}
-    choices["model.dtype"] = np.dtype(dtype).name
-    training = tiny.prepare(tmp_path, stage, **choices)
-    teachers = tiny.prepare(tmp_path, "teachers", **choices).initial_state({})
+    trainings = {}
+    for name in ("teachers", stage):
+        recipe = RECIPES[name]()
+        recipe.model.dtype, recipe.batch_size, recipe.unlabelled = np.dtype(dtype).name, 16, True
+        trainings[name] = tiny.prepare(
+            tmp_path, name, data=tiny.partly_labelled(), devices=devices, recipe=recipe
+        )
+    training, teachers = trainings[stage], trainings["teachers"].initial_state({})
     step = parallel.compile_step(devices, training.method.train_step)
     state = jax.tree.map(
         lambda x: x.astype(dtype) if x.dtype == np.float32 else x,
@@ -287,7 +308,7 @@ def run_steps(
     return parallel.to_host(state), losses
 
 
-@pytest.mark.parametrize("stage", ["teachers", "student"])
+@pytest.mark.parametrize("stage", RECIPES)
 def test_layouts_and_modes_agree_in_float64(tmp_path, stage):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         runs = [run_steps(tmp_path, stage, *layout, 20, np.float64) for layout in LAYOUTS.values()]
@@ -310,7 +331,7 @@ def test_the_sharded_step_gathers_no_activations(tmp_path):
     batch = {
         "image": jax.ShapeDtypeStruct((16, 8, 8, 1), jnp.uint8),
         "index": jax.ShapeDtypeStruct((16,), jnp.int32),
-        "annotations": jax.ShapeDtypeStruct((16, 1), jnp.int32),
+        "target": jax.ShapeDtypeStruct((16, 2), jnp.float32),
     }
     step = parallel.compile_step(devices, training.method.train_step)
     text = step.lower(state, batch).compile().as_text()

@@ -42,7 +42,14 @@ def config(**changes) -> ConfigDict:
 def stage_config(stage: str, **changes) -> ConfigDict:
     """What `train.prepare` takes for one stage of `config`."""
     whole = config(**changes).copy_and_resolve_references()
-    return ConfigDict({part: whole[part] for part in SHARED} | whole[stage].to_dict())
+    return joined(whole[stage], whole)
+
+
+def joined(recipe: ConfigDict, whole: ConfigDict | None = None) -> ConfigDict:
+    """A recipe with the parts that it shares with others of its run, by default of `config`."""
+    whole = whole or config().copy_and_resolve_references()
+    shared = {part: whole[part] for part in SHARED}
+    return ConfigDict(shared | recipe.copy_and_resolve_references().to_dict())
 
 
 def dataset(train_size: int = 40, test_size: int = 20, seed: int = 0) -> Dataset:
@@ -66,10 +73,10 @@ def split(size: int, seed: int) -> Split:
         images=InMemory(images.astype(np.uint8)),
         labels={
             "annotations": truth[:, None].copy(),
-            "va": np.full((size, 1, 2), np.nan, np.float32),
+            "va": np.stack([truth - 0.5, 0.5 - truth], axis=1)[:, None].astype(np.float32),
         },
         truth=truth,
-        truth_va=np.full((size, 2), np.nan, np.float32),
+        truth_va=np.stack([truth - 0.5, 0.5 - truth], axis=1).astype(np.float32),
         names=[f"{row}.png" for row in range(size)],
     )
 
@@ -84,9 +91,8 @@ def without_truth() -> Dataset:
 def partly_labelled() -> Dataset:
     """As `dataset`, but nobody labelled the first dozen of its forty training faces."""
     data = dataset()
-    annotations = data.train.labels["annotations"].copy()
-    annotations[:12] = -1
-    labels = data.train.labels | {"annotations": annotations}
+    labels = {name: array.copy() for name, array in data.train.labels.items()}
+    labels["annotations"][:12], labels["va"][:12] = -1, np.nan
     return data.with_split("train", data.train._replace(labels=labels))
 
 

@@ -48,10 +48,10 @@ def make(config: ConfigDict, info: Info) -> Method:
 
 def _va_loss(kind: str, predicted: Float[Array, "batch 2"], view: View) -> Float[Array, ""]:
     """This device's share of the loss over the faces whose valence and arousal are known."""
-    target = view.batch["va_target"]
+    target = view.batch["va_target"].astype(predicted.dtype)
     known = jnp.isfinite(target).all(axis=1)
     target = jnp.where(known[:, None], target, 0.0)
-    weights = known.astype(jnp.float32)
+    weights = known.astype(predicted.dtype)
     if kind == "mse":
         return view.mean(jnp.mean((predicted - target) ** 2, axis=1), weights)
     ccc = losses.concordance(predicted, target, weights, view.axis_name)
