@@ -158,7 +158,7 @@ def test_a_sweep_prints_the_papers_table(tmp_path, capsys, sweep, values, rows):
         ({"seed": -1}, "seed"),
         ({"parallel": "magic"}, "parallel"),
         ({"run": "magic"}, "run='magic' is none of train, sweep"),
-        ({"model.stem": "magic"}, "stem 'magic'"),
+        ({"model.stem": "magic"}, "model.stem='magic' is none of"),
         ({"noise.seed": -1}, "noise.seed must lie in"),
         ({"noise.kind": "matrix", "noise.matrix": (0.5, 0.5)}, "noise.matrix"),
         ({"stages": ("student",)}, "'student' needs 'teachers' before it"),

@@ -8,10 +8,11 @@ from jaxtyping import Array, Float
 
 
 class BatchNorm(nn.Module):
-    """Ioffe & Szegedy, "Batch Normalization", 2015, Algorithm 1, over all axes but the last.
+    """Batch normalisation over all axes but the last.
 
-    Parameters and running statistics are float32, and statistics are taken in at least float32,
-    whatever the type of the input; the output has the input's type.
+    S. Ioffe and C. Szegedy, "Batch Normalization", ICML 2015, Algorithm 1. Parameters and running
+    statistics are float32, and statistics are computed in at least float32, whatever the type of
+    the input; the output has the input's type.
 
     Attributes:
       momentum: weight of the old running statistics in the new.
@@ -27,7 +28,7 @@ class BatchNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "*batch channels"], train: bool
     ) -> Float[Array, "*batch channels"]:
-        """Normalises by the batch and updates the running statistics; by those if not `train`."""
+        """Normalises by the running statistics, or with `train` by the batch's, updating them."""
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)

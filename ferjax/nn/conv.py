@@ -15,7 +15,7 @@ _Conv = Callable[["_Window", Array, Array], Array]
 
 
 class _Window(NamedTuple):
-    """Everything about a convolution that is not an operand."""
+    """The settings of a convolution."""
 
     strides: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]

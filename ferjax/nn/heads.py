@@ -66,9 +66,8 @@ class WithHeads(nn.Module):
         features = self.backbone(images, train)
         features = Dropout(self.dropout, name="dropout")(features, index, train)
         sizes = {"class": self.classes, "va": 2}
-        return {
-            head.name: nn.Dense(sizes[head.kind], dtype=features.dtype, name=LAYERS[head.kind])(
-                features
-            )
+        layers = {
+            head.name: nn.Dense(sizes[head.kind], dtype=features.dtype, name=LAYERS[head.kind])
             for head in self.heads
         }
+        return {name: layer(features) for name, layer in layers.items()}

@@ -1,10 +1,10 @@
-"""Transition matrices: what a coder says, given the truth.
+"""Transition matrices: how likely each annotation of a coder is, given the truth.
 
 J. Zeng, S. Shan and X. Chen, *Facial Expression Recognition with Inconsistently Annotated
 Datasets*, ECCV 2018. Coder c has T^c, row = truth, column = annotation, rows summing to one. A face
 of class probabilities p is annotated j by coder c with probability p̂^c_j = Σ_i p_i·T^c_ij.
 
-What is trained are parameters from which `matrices` makes T; see `CONSTRAINTS`.
+Training moves parameters from which `matrices` makes T; see `CONSTRAINTS`.
 """
 
 import jax
@@ -12,45 +12,46 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, PRNGKeyArray
 
 CONSTRAINTS = ("project", "normalise", "softmax")
-"""How rows are kept distributions.
+"""How rows stay distributions.
 
-- 'project': the parameters are T itself. Before each step `project` puts them back where they
-  belong (negative entries become ε, rows are divided by their sums), and the gradient does not see
-  it: what the authors' program does. A row is then at rest where its entries are as the gradient's,
-  not where the loss is least: of faces whose truth the network knows, T_ij becomes √t_ij, rows
-  normalised, where the coder's matrix is t. Coders who are right on 60 % of ten classes, and wrong
-  on the others alike, get a diagonal of 0.29.
+- 'project': the parameters are T itself. Before each step `project` makes them distributions again
+  (negative entries become ε, rows are divided by their sums), and the gradient ignores it: what the
+  authors' program does. A row then rests where its entries are proportional to their gradients,
+  not where the loss is least: on faces whose truth the network knows, T_ij becomes √t_ij, rows
+  normalised, where t is the coder's matrix. Coders who are right on 60 % of the faces of ten
+  classes, and whose mistakes are spread evenly, get a diagonal of 0.29.
 - 'normalise': T is the parameters divided by the sums of their rows, differentiably: what the paper
   says. Parameters that a step made negative become ε as above, or they would never move again.
 - 'softmax': rows of T are softmax of the parameters: the paper's alternative. Gradients of mistakes
-  still thought rare are small, and plain SGD comes too late; Adam, which scales them, does not.
+  that are still thought rare are small, so plain SGD learns them too late; Adam, which scales them,
+  does not.
 
-The last two are at rest where the loss is least, at t.
+The last two rest where the loss is least, at t.
 """
 
 LEAST = 1e-30
-"""Least probability of an annotation that a logarithm is taken of."""
+"""Floor of an annotation's probability before its logarithm is taken."""
 LEAST_SOFTMAX = 1e-3
-"""Least entry to start from in 'softmax': the gradient of a logit is in proportion to its entry."""
+"""Floor of the entries at the start in 'softmax', where an entry of zero would have no gradient."""
 MOST_ODDS = 60.0
-"""Logarithm of the most that an entry of zero may weigh against those that are not."""
+"""Bound on log p_i of a class with T_ij = 0, relative to the likeliest class with T_ij > 0."""
 
 Matrices = Float[Array, "coders classes classes"]
 
 
 def near_identity(key: PRNGKeyArray, coders: int, classes: int, delta: float) -> Matrices:
-    """Rows of I + δ·U, normalised, U uniform in (0, 1): coders who are nearly always right."""
+    """Draws I + δ·U, rows normalised, U uniform in (0, 1): coders who are nearly always right."""
     noise = jax.random.uniform(key, (coders, classes, classes))
     return _normalised(jnp.eye(classes)[None] + delta * noise)
 
 
 def parameters(matrices: Matrices, constraint: str) -> Matrices:
-    """Parameters that `matrices` turns into the given T, but for its least entries in 'softmax'."""
+    """Returns parameters that `matrices` turns into T; 'softmax' raises its smallest entries."""
     return jnp.log(jnp.maximum(matrices, LEAST_SOFTMAX)) if constraint == "softmax" else matrices
 
 
 def project(parameters: Matrices, constraint: str, epsilon: float) -> Matrices:
-    """The parameters to begin a step with.
+    """Returns the parameters to begin a step with.
 
     In 'project' and 'normalise' negative entries become ε and small positive ones stay; in
     'project' rows are then divided by their sums. In 'softmax' nothing changes.
@@ -62,7 +63,7 @@ def project(parameters: Matrices, constraint: str, epsilon: float) -> Matrices:
 
 
 def matrices(parameters: Matrices, constraint: str) -> Matrices:
-    """T of projected parameters, rows summing to one, differentiably; in 'project' T is they."""
+    """Computes T, rows summing to one, from projected parameters, differentiably."""
     if constraint == "softmax":
         return jax.nn.softmax(parameters)
     if constraint == "normalise":
@@ -75,13 +76,13 @@ def log_annotation(
     matrices: Matrices,
     annotations: Int32[Array, "batch coders"],
 ) -> Float[Array, "batch coders"]:
-    """log p̂^c of what each coder said; 0 where the coder said nothing (-1).
+    """Computes log p̂^c of each annotation in log space; 0 where there is none (-1).
 
-    In log space. Entries of T may be zero: their gradient is the true one, p_i/p̂_j, up to a
-    factor of e^`MOST_ODDS` between the two, so that it is finite always. Where all of a column
-    are, there is no p̂_j, the loss is large and the gradient zero.
+    Entries of T may be zero: their gradient is p_i/p̂_j, which is exact up to a ratio of
+    e^`MOST_ODDS` and finite beyond. Where a whole column is zero, p̂_j is zero, the loss is large
+    and the gradient zero.
     """
-    said = annotations >= 0
+    annotated = annotations >= 0
     columns = jnp.swapaxes(matrices, 1, 2)  # [coders, annotation, truth]
     coders = jnp.arange(matrices.shape[0])[None]
     weights = columns[coders, jnp.maximum(annotations, 0)]  # [batch, coders, truth]
@@ -91,14 +92,14 @@ def log_annotation(
     top = jnp.where(jnp.isfinite(top), top, jnp.max(log_p, axis=-1, keepdims=True))
     top = jax.lax.stop_gradient(top)
     total = jnp.sum(weights * jnp.exp(jnp.minimum(log_p - top, MOST_ODDS)), axis=-1)
-    found = jnp.log(jnp.maximum(total, LEAST)) + top[..., 0]
-    return jnp.where(said, found, 0.0)
+    log_p_hat = jnp.log(jnp.maximum(total, LEAST)) + top[..., 0]
+    return jnp.where(annotated, log_p_hat, 0.0)
 
 
 def annotation_probs(
     probs: Float[Array, "batch classes"], matrices: Matrices
 ) -> Float[Array, "batch coders classes"]:
-    """p̂^c: probabilities of what each coder would say."""
+    """Computes p̂^c: the probabilities of each coder's annotation."""
     return jnp.einsum("bi,cij->bcj", probs, matrices, precision="highest")
 
 
