@@ -100,9 +100,9 @@ class Run(NamedTuple):
 def plan(config: ConfigDict, folder: Path) -> Plan:
     """Plans the stages that `config.stages` names and those that they need."""
     wanted = tuple(config.stages)
+    recipes = _named_recipes(config, wanted)
     if config.headline not in wanted:
         raise UserError(f"headline {config.headline!r} is not among stages {', '.join(wanted)}")
-    recipes = _named_recipes(config, wanted)
     if recipes[config.headline].kind != "train":
         raise UserError(f"headline {config.headline!r} is a stage that trains nothing")
 
@@ -347,7 +347,8 @@ def _check_annotation(run: Run, name: str, shapes: Mapping[str, Any]) -> Any:
     annotate.Settings(**run.config.annotate).check()
     rows = _annotated_rows(run, name, shapes)
     if not len(rows):
-        raise UserError(f"{name}: no training face is left that {run.recipes[name].needs.model}")
+        model = run.recipes[name].needs.model
+        raise UserError(f"{name}: there is no training face that {model} did not learn from")
     made_up = np.full(len(run.dataset.train.images), UNKNOWN, np.int32)
     made_up[rows] = 0
     return made_up
@@ -405,7 +406,10 @@ def _coders_annotations(
 def _check_inference(run: Run, name: str, shapes: Mapping[str, Any]) -> crowd.Consensus:
     annotations = _coders_annotations(run, name, shapes)
     classes = len(run.dataset.classes)
-    crowd.check(annotations, classes, start=run.recipes[name].start)
+    try:
+        crowd.check(annotations, classes, start=run.recipes[name].start)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
     count = annotations.shape[1]
     return crowd.Consensus(
         posteriors=np.full((len(annotations), classes), 1 / classes, np.float32),

@@ -1,4 +1,4 @@
-"""IPA2LT from datasets to LTNet; what its model then says of other faces; and mistakes."""
+"""Stages of three kinds, as in IPA2LT; what its model then says of other faces; and mistakes."""
 
 import json
 import shutil
@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
+import ferjax
 from configs import annotate as annotate_config
 from configs import evaluate as evaluate_config
 from configs import ipa2lt as ipa2lt_config
-from ferjax import annotate, ipa2lt, main, trained
-from ferjax.data import synthetic
-from ferjax.errors import UserError
+from ferjax import annotate, main
+from ferjax.data import crowd, synthetic
+from ferjax.runs import train
 from tests import tiny
 
 
@@ -52,7 +53,7 @@ def faces(tmp_path_factory):
     """Twenty drawn faces in folders named as their classes."""
     root = tmp_path_factory.mktemp("faces")
     truth = synthetic.truths(3, np.arange(20))
-    for row, face in enumerate(synthetic.SyntheticFaces(3, 20, 24)):
+    for row, face in enumerate(synthetic.SyntheticFaces(3, 20, 24).faces(np.arange(20))):
         place = root / synthetic.EXPRESSIONS[truth[row]] / f"{row}.png"
         place.parent.mkdir(exist_ok=True)
         cv2.imwrite(str(place), face[..., ::-1])
@@ -80,7 +81,7 @@ def test_machines_annotate_what_they_did_not_learn_from_and_ltnet_learns_from_al
 
 def test_a_finished_run_is_not_run_again(finished, capsys):
     times = {path: path.stat().st_mtime_ns for path in finished.glob("stages/*/done.json")}
-    assert len(times) == 9
+    assert len(times) == 10  # a recipe each, and the truth that EM infers
     assert main.execute(small(comparators=COMPARATORS), finished) == 0
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
@@ -124,7 +125,7 @@ def test_its_model_labels_other_faces(finished, faces, tmp_path):
     assert main.execute(config, tmp_path) == 0
     table = annotate.read(tmp_path / "labels")
     assert len(table) == 20
-    model = trained.load(finished)
+    model = ferjax.load(finished)
     assert (model.name, model.image_shape) == ("ltnet", (24, 24, 3))
     result = json.loads((tmp_path / "result.json").read_text())
     assert sum(result["labels"].values()) == 20
@@ -175,7 +176,7 @@ def test_its_stages_are_measured_on_other_test_sets(finished, faces, tmp_path, c
     [
         ({"ltnet.coder_weights": (1.0,)}, "coder_weights: 1 numbers for the 4 coders east, west"),
         ({"annotate.shard_size": 20}, "shard_size 20 is no multiple of batch_size 16"),
-        ({"data.sets.west.coders": ()}, "1 of data.sets are annotated; at least two must be"),
+        ({"data.sets.west.coders": ()}, "machine_west: no training face was annotated by east"),
         ({"data.sets.west.image_size": 28}, "faces of unlabelled are 24×24×3, those of west 28×"),
         ({"data.sets.west.coders": ("machine_east",)}, "a coder must not be named 'machine_east'"),
         ({"union.sets": ("north",)}, "sets: no dataset 'north', there are east, unlabelled, west"),
@@ -184,10 +185,29 @@ def test_its_stages_are_measured_on_other_test_sets(finished, faces, tmp_path, c
             "ltnet: coders: no coder 'nobody', there are east, west, m",
         ),
         ({"union.set_weights": (1.0,)}, "set_weights: 1 numbers for the 3 datasets of data.sets"),
-        ({"comparators": ("em", "em")}, "comparators names 'em' twice"),
-        ({"comparators": ("union",)}, "comparators names 'union', which every run trains"),
-        ({"comparators": ("magic",)}, "comparators names 'magic', but the config has no recipe"),
-        ({"headline": "magic"}, "headline 'magic' is none of machine_east, machine_west, union"),
+        ({"comparators": ("em", "em")}, "stages names 'em' twice"),
+        ({"comparators": ("union",)}, "stages names 'union' twice"),
+        ({"comparators": ("magic",)}, "stages names 'magic', but the config has no recipe"),
+        ({"headline": "magic"}, "headline 'magic' is not among stages machine_east, machine_west"),
+        ({"union.label": "inferred"}, "union: supervised needs a stage: set needs.truth"),
+        ({"union.needs": {"network": "ltnet"}}, "stages need each other in a circle"),
+        (
+            {"machine_east.sets": (), "machine_east.unlabelled": True},
+            "annotate_east: there is no training face that machine_east did not learn from",
+        ),
+        ({"annotate_east.kind": "guess"}, "annotate_east.kind 'guess' is none of train, annotate"),
+        (
+            {
+                "consensus.start": "magic",
+                "union.needs": {"truth": "consensus"},
+                "union.label": "posterior",
+            },
+            "circle",
+        ),
+        (
+            {"headline": "annotate_east", "stages": ("annotate_east",)},
+            "a stage that trains nothing",
+        ),
     ],
 )
 def test_mistakes_are_one_line_before_anything_is_trained(tmp_path, capsys, changes, words):
@@ -271,14 +291,28 @@ def test_ltnet_may_learn_from_some_coders_and_sets_alone(tmp_path):
     """
     changes = {"ltnet.coders": ("east", "machine_west"), "ltnet.coder_weights": (1.0, 1.0)}
     changes |= {"ltnet.set_weights": (1.0, 1.0, 0.0), "data.validation": 0.25}
-    plan = ipa2lt.plan(small(**changes), tmp_path, lambda dataset, trained: None)
-    names = ["machine_east", "machine_west", "annotate_east", "annotate_west", "union", "ltnet"]
+    plan = train.plan(small(**changes), tmp_path)
+    names = ["machine_east", "machine_west", "union", "annotate_east", "annotate_west", "ltnet"]
     assert [stage.name for stage in plan.stages] == names
 
 
-def test_a_dataset_that_is_no_union_is_refused():
-    with pytest.raises(UserError, match=r"data\.name must be 'union'"):
-        ipa2lt.annotated_sets(tiny.dataset())
+def test_truth_is_inferred_once_in_a_run_and_not_again_when_it_is_opened(tmp_path, monkeypatch):
+    calls, infer = [], crowd.dawid_skene
+
+    def counted(*arguments, **options):
+        calls.append(options["start"])
+        return infer(*arguments, **options)
+
+    monkeypatch.setattr(crowd, "dawid_skene", counted)
+    changes = {"stages": ("em", "ltnet"), "headline": "em"}
+    changes |= {"ltnet.transition.start": "dawid_skene", "ltnet.coders": ()}
+    assert main.execute(small(**changes), tmp_path) == 0
+    assert main.execute(small(**changes), tmp_path) == 0
+    assert calls == ["majority"]
+    with np.load(tmp_path / "stages/consensus/consensus.npz") as saved:
+        given = saved["posteriors"].argmax(axis=1)
+    with np.load(tmp_path / "stages/em/predictions.npz") as saved:
+        np.testing.assert_array_equal(saved["given"], given[saved["rows"]])
 
 
 def _error(capsys):
