@@ -13,8 +13,11 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from ferjax import annotate, preemption
 from ferjax.data import sources, synthetic
+from ferjax.data.record import Images
 from ferjax.errors import UserError
-from ferjax.methods.method import Method, start_state
+from ferjax.methods.method import Prediction
+from ferjax.nn.heads import Head
+from ferjax.nn.networks import Weights
 from ferjax.writers import MetricsFile
 
 CLASSES = ("dark", "bright")
@@ -22,34 +25,25 @@ SETTINGS = annotate.Settings(shard_size=16, batch_size=8, workers=0)
 COUNT = 37
 
 
-class Greys:
+class Greys(Images):
     """Faces as bright as their row; the seventh is damaged."""
 
     def __len__(self):
         return COUNT
 
-    def __getitem__(self, row):
-        return np.full((4, 4, 1), row, np.uint8)
-
     def read(self, rows):
-        faces = np.stack([self[row] for row in rows])
-        return faces, np.array(rows) != 7
+        faces = np.stack([np.full((4, 4, 1), row, np.uint8) for row in rows])
+        return faces, rows != 7
 
 
-def predict(state, images):
+def predict(weights, images):
     """Bright from 20 on; with valence and arousal."""
     level = images[:, 0, 0, 0].astype(jnp.float32)
     bright = jnp.clip((level - 10) / 20, 0, 1)
     return {"said": jnp.stack([1 - bright, bright], axis=1), "va": jnp.stack([level, -level], 1)}
 
 
-METHOD = Method(
-    init=lambda key, inputs: start_state({}, {}, ()),
-    train_step=lambda state, batch, axis_name=None: (state, {}),
-    heads=(("said", "class"), ("va", "va")),
-    predict=predict,
-    rows=lambda state: np.arange(COUNT, dtype=np.int32),
-)
+PREDICTION = Prediction((Head("said", "class"), Head("va", "va")), predict)
 
 
 def label(folder, rows=None, settings=SETTINGS):
@@ -57,9 +51,9 @@ def label(folder, rows=None, settings=SETTINGS):
     names = [f"{row}.png" for row in range(COUNT)]
     names[7] = "seven, or 7.png"
     faces = annotate.Faces(Greys(), names, rows)
-    state = start_state({}, {}, ())
+    weights = Weights({}, {})
     metrics = MetricsFile(folder.parent / "metrics.jsonl")
-    annotate.annotate(METHOD, state, CLASSES, faces, folder, settings, metrics, "annotate")
+    annotate.annotate(PREDICTION, weights, CLASSES, faces, folder, settings, metrics, "annotate")
     return faces
 
 
@@ -131,8 +125,8 @@ def test_of_two_thousand_faces_in_array_record_a_broken_off_run_loses_none(tmp_p
     settings = annotate.Settings(shard_size=256, batch_size=64, workers=0)
 
     def go() -> None:
-        state = start_state({}, {}, ())
-        annotate.annotate(METHOD, state, CLASSES, faces, folder, settings, metrics, "annotate")
+        given = PREDICTION, Weights({}, {}), CLASSES, faces
+        annotate.annotate(*given, folder, settings, metrics, "annotate")
 
     write, calls = pq.write_table, itertools.count()
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from ferjax.data import noise
-from ferjax.data.record import Dataset, Split
+from ferjax.data.record import Dataset, Images, Split
 from ferjax.errors import UserError
 
 NAMES = [f"face{row:04d}.png" for row in range(1000)]
@@ -123,12 +123,12 @@ def test_missing_list_and_unknown_class_are_named(tmp_path):
         noise.read_noise_list(tmp_path / "list.txt", ["a.png"], ("joy",))
 
 
-class Blank:
+class Blank(Images):
     def __len__(self):
         return 1000
 
-    def __getitem__(self, row):
-        return np.zeros((2, 2, 1), np.uint8)
+    def read(self, rows):
+        return np.zeros((len(rows), 2, 2, 1), np.uint8), np.ones(len(rows), bool)
 
 
 @pytest.fixture
@@ -147,7 +147,8 @@ def dataset():
         names=NAMES,
     )
     classes = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
-    return Dataset(classes, ("crowd", "expert"), (2, 2, 1), split, split)
+    splits = {"train": split, "test": split}
+    return Dataset(classes, ("crowd", "expert"), (2, 2, 1), splits)
 
 
 @pytest.fixture

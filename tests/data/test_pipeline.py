@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from ferjax.data import pipeline
-from ferjax.data.record import Split
+from ferjax.data.record import Images, InMemory, Split
 from ferjax.errors import UserError
 
 SIDE = 5
 
 
-class EncodedFaces:
+class EncodedFaces(Images):
     """Faces as PNG in memory; every pixel of a face holds its row."""
 
     def __init__(self, count: int, unreadable: int = -1):
@@ -27,10 +27,12 @@ class EncodedFaces:
     def __len__(self) -> int:
         return len(self.encoded)
 
-    def __getitem__(self, row: int) -> np.ndarray:
-        if row == self.unreadable:
-            raise UserError(f"face{row}.png: not an image")
-        return cv2.imdecode(self.encoded[row], cv2.IMREAD_GRAYSCALE)[..., None]
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        each = [cv2.imdecode(self.encoded[row], cv2.IMREAD_GRAYSCALE) for row in rows]
+        return np.stack(each)[..., None], rows != self.unreadable
+
+    def name_of(self, row: int) -> str:
+        return f"face{row}.png"
 
 
 def faces(count: int, unreadable: int = -1) -> Split:
@@ -148,7 +150,8 @@ def test_batches_do_not_share_memory_with_the_faces_in_memory():
     split = pipeline.cache(faces(8))
     with pipeline.train_batches(split, all_rows(split), seed=0, batch_size=8) as batches:
         next(batches)["image"][:] = 255
-    np.testing.assert_array_equal(split.images[:, 0, 0, 0], np.arange(8))
+    faces_now = split.images.faces(np.arange(8))
+    np.testing.assert_array_equal(faces_now[:, 0, 0, 0], np.arange(8))
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -198,11 +201,11 @@ def test_a_batch_that_does_not_divide_by_the_processes_is_refused():
 
 def test_a_face_that_cannot_be_read_is_named_wherever_it_is_decoded():
     split = faces(9, unreadable=7)
-    with pytest.raises(UserError, match=r"face7\.png: not an image"):
+    with pytest.raises(UserError, match=r"face7\.png is not a readable picture"):
         pipeline.cache(split)
     for workers in (0, 1):
         batches = pipeline.evaluation_batches(split, batch_size=3, workers=workers)
-        with batches, pytest.raises(UserError, match=r"face7\.png: not an image"):
+        with batches, pytest.raises(UserError, match=r"face7\.png is not a readable picture"):
             list(batches)
         # The error's traceback holds semaphores; Python 3.12 warns if they are collected while
         # a later iterator talks to the resource tracker.
@@ -212,33 +215,39 @@ def test_a_face_that_cannot_be_read_is_named_wherever_it_is_decoded():
 def test_caching_keeps_everything_but_the_way_to_the_faces():
     split = faces(5)
     cached = pipeline.cache(split)
-    assert cached.images.shape == (5, SIDE, SIDE, 1)
+    assert isinstance(cached.images, InMemory)
+    assert cached.images.array.shape == (5, SIDE, SIDE, 1)
     assert cached._replace(images=split.images) is not split
     assert cached._replace(images=split.images) == split
     assert pipeline.cache(cached) is cached
 
 
 class FacesByTheBatch(EncodedFaces):
-    """Offers many faces in one call, and no other way."""
+    """Remembers how many faces each call asked for."""
 
-    def __getitem__(self, row: int) -> np.ndarray:
-        assert row == 0, "only the shape may be asked face by face"
-        return super().__getitem__(row)
+    def __init__(self, count: int):
+        super().__init__(count)
+        self.calls: list[int] = []
 
-    def __getitems__(self, rows: list[int]) -> list[np.ndarray]:
-        return [super(FacesByTheBatch, self).__getitem__(row) for row in rows]
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.calls.append(len(rows))
+        return super().read(rows)
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
-def test_a_subset_is_read_by_the_batch_where_its_source_can(in_memory, monkeypatch):
+def test_a_subset_is_read_by_the_batch(in_memory, monkeypatch):
     monkeypatch.setattr(pipeline, "CHUNK", 2)
-    split = faces(9)._replace(images=FacesByTheBatch(9))
+    source = FacesByTheBatch(9)
+    split = faces(9)._replace(images=source)
     split = pipeline.cache(split) if in_memory else split
     rows = np.array([0, 8, 3, 3, 5], np.int32)
     taken = split.take(np.arange(9, dtype=np.int32)).take(rows)
     batches = first(pipeline.evaluation_batches(taken, batch_size=5), 1)
     np.testing.assert_array_equal(batches["image"][0, :, 0, 0, 0], rows)
-    np.testing.assert_array_equal(pipeline.cache(taken).images[:, 0, 0, 0], rows)
+    if not in_memory:
+        assert source.calls == [5]
+    cached = pipeline.cache(taken).images.faces(np.arange(5))
+    np.testing.assert_array_equal(cached[:, 0, 0, 0], rows)
 
 
 def test_closed_batches_leave_no_worker_behind():

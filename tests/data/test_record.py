@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from ferjax.data import record
+from ferjax.errors import UserError
 
 
 def example() -> record.Split:
     row = np.arange(6)
     return record.Split(
-        images=np.full((6, 2, 2, 1), row[:, None, None, None], np.uint8),
+        images=record.InMemory(np.full((6, 2, 2, 1), row[:, None, None, None], np.uint8)),
         labels={
             "annotations": np.stack([row, row + 10], axis=1).astype(np.int32),
             "votes": np.tile(row[:, None], (1, 8)).astype(np.int32),
@@ -67,20 +68,45 @@ def test_a_split_without_groups_stays_without():
     assert example()._replace(groups=()).take(np.array([1], np.int32)).groups == ()
 
 
-@pytest.mark.parametrize(
-    ("label", "expected"),
-    [("ann", [2, -1, 0]), ("majority", [1, -1, 0]), ("random", [1, -1, 0]), ("votes", [2, 0, -1])],
-)
-def test_given_label_is_the_one_that_the_run_trained_on(label, expected):
-    labels = {
-        "annotations": np.array([[2, 1, 1], [-1, -1, -1], [0, 0, -1]], np.int32),
-        "votes": np.array([[0, 1, 3], [2, 2, 0], [0, 0, 0]], np.int32),
-    }
-    assert record.given_labels(labels, ("ann", "bob", "cy"), label).tolist() == expected
+def test_sources_one_after_the_other_are_read_in_one_call_each():
+    class Counted(record.InMemory):
+        calls = 0
+
+        def read(self, rows):
+            self.calls += 1
+            return super().read(rows)
+
+    def counted(values):
+        array = np.full((len(values), 2, 2, 1), 0, np.uint8)
+        array[:] = np.array(values, np.uint8)[:, None, None, None]
+        return Counted(array)
+
+    first, second = counted([0, 1, 2]), counted([3, 4])
+    joined = record.Concatenated([first, counted([]), second])
+    faces, readable = joined.read(np.array([4, 0, 3, 1, 4]))
+    assert faces[:, 0, 0, 0].tolist() == [4, 0, 3, 1, 4]
+    assert readable.all()
+    assert (first.calls, second.calls) == (1, 1)
+    assert joined.name_of(4) == "picture 1"
 
 
-def test_of_classes_that_were_said_as_often_each_is_given_as_often():
-    annotations = np.tile(np.array([[3, 1, -1]], np.int32), (1000, 1))
-    given = record.given_labels({"annotations": annotations}, ("ann", "bob", "cy"), "majority")
-    assert set(given) == {1, 3}
-    np.testing.assert_allclose(np.mean(given == 1), 0.5, atol=0.06)
+def test_a_damaged_picture_is_named_when_it_is_wanted():
+    class Damaged(record.InMemory):
+        def read(self, rows):
+            return self.array[rows], rows != 1
+
+        def name_of(self, row):
+            return f"face{row}.png"
+
+    subset = record.Subset(Damaged(np.zeros((3, 2, 2, 1), np.uint8)), np.array([2, 1]))
+    assert subset[0].shape == (2, 2, 1)
+    with pytest.raises(UserError, match=r"face1\.png is not a readable picture"):
+        subset.faces(np.array([0, 1]))
+
+
+def test_every_split_but_those_of_training_is_a_test_split():
+    names = ("train", "test", "validation", "pool", "sfew")
+    dataset = record.Dataset(("a",), (), (2, 2, 1), {name: example() for name in names})
+    assert list(dataset.tests) == ["test", "sfew"]
+    assert dataset.with_split("ck", example()).tests.keys() == {"test", "sfew", "ck"}
+    assert "ck" not in dataset.splits

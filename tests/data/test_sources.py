@@ -14,7 +14,6 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from ferjax.data import datasets, pipeline, sources
 from ferjax.data.datasets import folder
-from ferjax.data.record import read
 from ferjax.errors import UserError
 
 
@@ -40,7 +39,7 @@ def test_a_tree_is_searched_in_the_order_of_names_and_damage_is_told(tree):
     names = ["happy/a.jpg", "happy/b.png", "sad/bad.png", "sad/deep/c.WEBP", "sad/empty.png"]
     assert list(found.names) == names
     assert list(found.labels) == ["happy", "happy", "sad", "deep", "sad"]
-    faces, readable = read(found.pictures, np.array([4, 3, 0, 2]))
+    faces, readable = found.pictures.read(np.array([4, 3, 0, 2]))
     assert readable.tolist() == [False, True, True, False]
     assert faces.shape == (4, 8, 8, 1)
     np.testing.assert_allclose(faces[[1, 2]], 100, atol=1)
@@ -48,7 +47,7 @@ def test_a_tree_is_searched_in_the_order_of_names_and_damage_is_told(tree):
     with pytest.raises(UserError, match=r"sad/bad\.png is not a readable picture"):
         found.pictures[2]
     (tree / "happy/a.jpg").unlink()
-    assert not read(found.pictures, np.array([0]))[1][0]
+    assert not found.pictures.read(np.array([0]))[1][0]
 
 
 def test_a_link_to_a_folder_is_followed_unless_it_leads_back(tree):
@@ -68,7 +67,7 @@ def test_hidden_files_are_no_pictures_and_old_formats_are(tmp_path):
         (tmp_path / f"a{ending}").write_bytes(picture(7, ending))
     found = sources.find(tmp_path, size=8, channels=3)
     assert list(found.names) == ["a.bmp", "a.tif"]
-    faces, readable = read(found.pictures, np.arange(2))
+    faces, readable = found.pictures.read(np.arange(2))
     assert readable.all()
     assert (faces == 7).all()
 
@@ -99,7 +98,7 @@ def test_a_picture_that_claims_to_be_huge_and_a_name_that_is_no_text_are_damaged
         file.write(picture(9))
     found = sources.find(tmp_path, size=8, channels=1)
     assert list(found.names) == [r"caf\udce9.png", "fine.png", "huge.png"]
-    assert read(found.pictures, np.arange(3))[1].tolist() == [False, True, False]
+    assert found.pictures.read(np.arange(3))[1].tolist() == [False, True, False]
 
 
 def test_array_record_holds_pictures_or_examples(tmp_path):
@@ -115,7 +114,7 @@ def test_array_record_holds_pictures_or_examples(tmp_path):
         writer.close()
     found = sources.find(tmp_path, size=8, channels=1)
     assert list(found.names)[2] == "a.array_record-00001-of-00002:0"
-    faces, readable = pickle.loads(pickle.dumps(found.pictures)).read([0, 1, 2])
+    faces, readable = pickle.loads(pickle.dumps(found.pictures)).read(np.arange(3))
     assert readable.tolist() == [True, False, True]
     assert faces[:, 0, 0, 0].tolist() == [10, 0, 50]
     assert len(sources.find(tmp_path / "a.array_record-00001-of-00002", 8, 1).names) == 1

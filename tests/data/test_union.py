@@ -19,7 +19,7 @@ def dataset(size, coders, seed=0, **changes):
         )
 
     train, test = annotated(data.train), annotated(data.test)
-    return data._replace(coders=coders, train=train, test=test, **changes)
+    return data._replace(coders=coders, splits={"train": train, "test": test}, **changes)
 
 
 def test_rows_follow_each_other_and_coders_of_equal_names_are_one():
@@ -42,14 +42,14 @@ def test_faces_are_those_of_their_set_in_memory_or_not():
     parts = {"a": dataset(6, ("ann",)), "b": dataset(5, ("bot",), 1)}
     split = union.join(parts).train
     rows = np.array([10, 0, 6, 5, 6])
-    expected = np.concatenate([part.train.images for part in parts.values()])
+    expected = np.concatenate([part.train.images.array for part in parts.values()])
     for images in (split.images, pipeline.cache(split).images):
-        np.testing.assert_array_equal(union.gather(images, rows), expected[rows])
-        faces, readable = union.read(images, rows)
+        np.testing.assert_array_equal(images.faces(rows), expected[rows])
+        faces, readable = images.read(rows)
         np.testing.assert_array_equal(faces, expected[rows])
         assert readable.all()
     np.testing.assert_array_equal(split.images[7], expected[7])
-    assert isinstance(pipeline.cache(split).images, np.ndarray)
+    assert pipeline.cache(split).images.in_memory
 
 
 @pytest.mark.parametrize(

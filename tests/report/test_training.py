@@ -5,19 +5,20 @@ import re
 
 import numpy as np
 import pytest
-from ferjax.report.learner import Learner
 from ml_collections import ConfigDict
 
-from ferjax import plan, results, train, writers
-from ferjax.data.record import Dataset, Split
+from ferjax import results, writers
+from ferjax.data.record import Dataset, Images, Split
+from ferjax.predictor import STAGE
 from ferjax.report import curves, figures, page, sheets, training
+from ferjax.report.trained import Trained
 from tests import tiny
 
 CLASSES = ("neutral", "happy", "sad")
 PNG = b"\x89PNG"
 
 
-class CountingFaces:
+class CountingFaces(Images):
     """Grey noise, and how often a face was read."""
 
     def __init__(self, size):
@@ -26,10 +27,10 @@ class CountingFaces:
     def __len__(self):
         return self.size
 
-    def __getitem__(self, row):
-        assert isinstance(row, int)
-        self.reads += 1
-        return np.random.default_rng(row).integers(0, 256, (8, 6, 1), np.uint8)
+    def read(self, rows):
+        self.reads += len(rows)
+        each = [np.random.default_rng(row).integers(0, 256, (8, 6, 1), np.uint8) for row in rows]
+        return np.stack(each), np.ones(len(rows), bool)
 
 
 def make_split(size, seed):
@@ -48,14 +49,24 @@ def make_split(size, seed):
 def make_dataset():
     notes = ("40% noise <script>alert(1)</script> & more",)
     train, test = make_split(300, seed=0), make_split(200, seed=1)
-    return Dataset(CLASSES, ("people",), (8, 6, 1), train, test, notes=notes)
+    splits = {"train": train, "test": test}
+    return Dataset(CLASSES, ("people",), (8, 6, 1), splits, notes=notes)
+
+
+STAGES = ("baseline", "teachers")
+
+
+def save_predictions(folder, **arrays):
+    """What a stage leaves that learnt from all 300 faces, labelled at random."""
+    given = np.random.default_rng(3).integers(0, 2, 300).astype(np.int32)
+    every = {"rows": np.arange(300, dtype=np.int32), "given": given, "kind": "class"}
+    np.savez(folder / "predictions.npz", **every | arrays)
 
 
 def fake_run(workdir, with_lambda=True):
     """A workdir as a run leaves it behind, and its config."""
     config = ConfigDict(
         {
-            "stages": ("baseline", "teachers"),
             "headline": "teachers",
             "label": "",
             "data": {"name": "<faces>"},
@@ -63,7 +74,7 @@ def fake_run(workdir, with_lambda=True):
     )
     rng = np.random.default_rng(2)
     file = writers.MetricsFile(workdir / "metrics.jsonl")
-    for stage in config.stages:
+    for stage in STAGES:
         teachers = stage == "teachers"
         for step in range(1, 7):
             epoch = step / 2
@@ -74,7 +85,7 @@ def fake_run(workdir, with_lambda=True):
             speed = {"images_per_second": 100.0, "data_wait": 0.01, "seconds": epoch}
             file.write(stage=stage, split="train", step=step, epoch=epoch, **terms, **speed)
         for epoch, accuracy in enumerate((0.5, 0.8, 0.7), 1):
-            heads = ("average", "network_1", "network_2") if teachers else ("network",)
+            heads = ("average", "network_1", "network_2") if teachers else ("class",)
             values = {f"{head}/accuracy": accuracy for head in heads} | {"accuracy": accuracy}
             values |= {"seconds": 9.0, "uar": 0.6, "macro_f1": 0.6}
             values |= {"confusion": [[8, 2, 0], [1, 3, 0], [0, 0, 0]]}
@@ -84,10 +95,14 @@ def fake_run(workdir, with_lambda=True):
         rows = np.arange(0, 300, 3, dtype=np.int32)
         test = rng.dirichlet(np.ones(3), 200).astype(np.float32)
         train = rng.dirichlet(np.ones(3), 100).astype(np.float32)
-        np.savez(folder / "predictions.npz", test=test, train=train, train_rows=rows)
+        save_predictions(folder, test=test, train=train, train_rows=rows)
         np.savez(folder / "learnt.npz")
-        recipe = {"sets": (), "coders": (), "label": "", "unlabelled": False}
-        writers.write_json(folder / plan.STAGE, {"recipe": recipe, "coders": ["people"]})
+        kinds = {"loss": "loss", "accuracy": "accuracy"}
+        if teachers:
+            kinds |= dict.fromkeys(("network_1/accuracy", "network_2/accuracy"), "accuracy")
+            kinds |= {"lambda": "weight"} if with_lambda else {}
+        about = {"coders": ["people"], "label": "majority", "metrics": kinds}
+        writers.write_json(folder / STAGE, about)
     saved = {"config": json.loads(config.to_json_best_effort()), "versions": {"jax": "9.8.7"}}
     writers.write_json(workdir / "config.json", saved)
     return config
@@ -95,7 +110,7 @@ def fake_run(workdir, with_lambda=True):
 
 def write_report(workdir, dataset, **choices):
     config = fake_run(workdir, **choices)
-    training.write(config, workdir, dataset, results.summarise(config, workdir))
+    training.write(config, workdir, dataset, results.summarise(config.headline, STAGES, workdir))
     return workdir / "report"
 
 
@@ -162,9 +177,10 @@ def test_mistakes_come_surest_first_and_unknown_truths_are_none():
 
 
 def test_loss_is_the_main_curve_whatever_the_order_of_the_metrics():
-    line = {"epoch": 1.0, "consistency": 0.5, "loss": 2.0, "accuracy": 0.5, "lambda": 0.1}
+    line = {"epoch": 1.0, "consistency": 0.5, "loss": 2.0, "accuracy": 0.5, "kept": 0.1}
     other = line | {"epoch": 0.5, "loss": 4.0}
-    terms = curves._losses([other, line])
+    kinds = {"consistency": "loss", "loss": "loss", "accuracy": "accuracy", "kept": "weight"}
+    terms = curves._of_kind("loss", [other, line], kinds)
     assert [curve.name for curve in terms] == ["loss", "consistency"]
     np.testing.assert_allclose(terms[0].values, [3.0])  # the epoch's mean, at its end
     np.testing.assert_allclose(terms[0].at, [1.0])
@@ -179,43 +195,46 @@ def told_apart(label, coders=(), learnt=None):
         "annotations": np.stack([wrong, truth], axis=1).astype(np.int32),
         "va": np.full((40, 2, 2), np.nan, np.float32),
     }
-    data = data._replace(coders=("a", "clean"), train=data.train._replace(labels=labels))
-    recipe = ConfigDict({"sets": (), "coders": coders, "label": label, "unlabelled": False})
-    seen, rows = train.learnt_from(data, recipe)
-    return Learner(seen, rows, learnt or {})
+    data = data._replace(coders=("a", "clean"))
+    data = data.with_split("train", data.train._replace(labels=labels))
+    given = {"a": wrong, "clean": truth}.get(label, wrong).astype(np.int32)
+    rows = np.arange(40, dtype=np.int32)
+    return Trained(coders or data.coders, label, {}, rows, given, learnt or {}), data
 
 
 def test_each_stage_is_measured_by_the_labels_that_it_got():
-    assert curves._right_share(told_apart("a")) == 0.75
-    assert curves._right_share(told_apart("clean")) is None
-    assert curves._right_share(told_apart("random")) == 0.875
-    assert curves._right_share(told_apart("majority", coders=("a",))) == 0.75
+    assert curves._right_share(*told_apart("a")) == 0.75
+    assert curves._right_share(*told_apart("clean")) is None
+    assert curves._right_share(*told_apart("random")) == 0.875
+    assert curves._right_share(*told_apart("majority", coders=("a",))) == 0.75
     layered = told_apart("majority", learnt={"coders": np.array(["a", "clean"])})
-    assert curves._right_share(layered) == 0.875
+    assert curves._right_share(*layered) == 0.875
 
 
 def test_what_given_means_is_said_where_faces_have_several_annotations():
-    assert sheets._of_several(told_apart("a").dataset) == ""
-    assert sheets._of_several(told_apart("random", coders=("a",)).dataset) == ""
-    assert "is the most frequent" in sheets._of_several(told_apart("random").dataset)
+    assert sheets._of_several(*told_apart("a")) == ""
+    assert sheets._of_several(*told_apart("random", coders=("a",))) == ""
+    assert "is the most frequent" in sheets._of_several(*told_apart("random"))
 
 
 def test_a_coder_who_knew_the_truth_but_was_not_learnt_from_does_not_appear(tmp_path):
     data = tiny.dataset(train_size=40)
     said = np.stack([1 - data.train.truth, data.train.truth], axis=1).astype(np.int32)
     labels = {"annotations": said, "va": np.full((40, 2, 2), np.nan, np.float32)}
-    data = data._replace(coders=("a", "clean"), train=data.train._replace(labels=labels))
+    data = data._replace(coders=("a", "clean"))
+    data = data.with_split("train", data.train._replace(labels=labels))
     config = fake_run(tmp_path)
-    for stage in config.stages:
+    for stage in STAGES:
         folder = tmp_path / "stages" / stage
         test, learnt = np.eye(2)[data.test.truth], np.eye(2)[data.train.truth]
         rows = np.arange(40, dtype=np.int32)
-        np.savez(folder / "predictions.npz", test=test, train=learnt, train_rows=rows)
+        given = said[:, 0]
+        arrays = {"test": test, "train": learnt, "train_rows": rows}
+        save_predictions(folder, **arrays, rows=rows, given=given)
         np.savez(folder / "learnt.npz", coders=np.array(["a"]), transitions=np.eye(2)[None])
-        # Everybody's annotations, when there were a's alone.
-        recipe = {"sets": (), "coders": (), "label": "", "unlabelled": False}
-        writers.write_json(folder / plan.STAGE, {"recipe": recipe, "coders": ["a"]})
-    result = results.summarise(config, tmp_path)
+        about = json.loads((folder / STAGE).read_text())
+        writers.write_json(folder / STAGE, about | {"coders": ["a"]})
+    result = results.summarise(config.headline, STAGES, tmp_path)
     result["confusion"] = [[1, 0], [0, 1]]
     training.write(config, tmp_path, data, result)
     text = (tmp_path / "report" / "index.html").read_text()

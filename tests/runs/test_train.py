@@ -196,14 +196,7 @@ def test_its_stages_are_measured_on_other_test_sets(finished, faces, tmp_path, c
             "annotate_east: there is no training face that machine_east did not learn from",
         ),
         ({"annotate_east.kind": "guess"}, "annotate_east.kind 'guess' is none of train, annotate"),
-        (
-            {
-                "consensus.start": "magic",
-                "union.needs": {"truth": "consensus"},
-                "union.label": "posterior",
-            },
-            "circle",
-        ),
+        ({"consensus.start": "magic", "comparators": ("em",)}, "consensus: truth inference: init"),
         (
             {"headline": "annotate_east", "stages": ("annotate_east",)},
             "a stage that trains nothing",
