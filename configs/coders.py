@@ -4,14 +4,10 @@ from ml_collections import ConfigDict
 
 from configs import recipes
 
-CONSENSUS = "consensus"
-"""The stage that infers the truth from all annotations, where one uses it."""
-
 
 def ltnet() -> ConfigDict:
     """Returns LTNet's recipe, with the settings that suit the built-in faces and FERPlus."""
     config = recipes.training("ltnet")
-    config.needs.truth = CONSENSUS  # for start='dawid_skene' alone
     config.loss = "paper"  # or 'released'
     config.coder_weights = ()  # one a coder; (): ones
     config.reduction = ""  # 'faces', 'coder_mean'; '': as in the source of the loss
@@ -34,9 +30,7 @@ def ltnet() -> ConfigDict:
 
 def em(other: ConfigDict) -> ConfigDict:
     """Returns a network's recipe, trained on the classes that EM infers from the annotations."""
-    config = recipes.alike(other, "inferred")
-    config.needs.truth = CONSENSUS
-    return config
+    return recipes.alike(other, "inferred")
 
 
 def nal(other: ConfigDict) -> ConfigDict:

@@ -52,7 +52,7 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
         config[f"machine_{name}"].sets = (name,)
         config[f"annotate_{name}"] = recipes.annotation(f"machine_{name}")
     config.union = _on_humans(config.ltnet)
-    config.consensus = recipes.inference(annotations=annotations)
+    config.consensus.annotations = annotations
     for name, recipe_from in coders.COMPARATORS.items():
         config[name] = recipe_from(config.ltnet)
     return config

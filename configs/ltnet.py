@@ -36,7 +36,6 @@ def one_run(dataset: str) -> ConfigDict:
     config.stages = ("mixture", "majority", "ltnet")
     config.headline = "ltnet"
     config.ltnet = coders.ltnet()
-    config.consensus = recipes.inference()
     config.mixture = recipes.alike(config.ltnet, "random")  # one annotation, anew at each step
     config.majority = recipes.alike(config.ltnet, "majority")
     ADAPTED.get(dataset, lambda config: None)(config)

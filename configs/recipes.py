@@ -4,6 +4,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+CONSENSUS = "consensus"
+"""The stage that infers the truth from all annotations, if any other asks for it."""
+
 
 def training(method: str, **own: Any) -> ConfigDict:
     """Returns a recipe of training, by default as CCT trains its networks on FERPlus.
@@ -16,6 +19,7 @@ def training(method: str, **own: Any) -> ConfigDict:
     config.kind = "train"
     config.method = method
     config.needs = ConfigDict()  # {name known to the method: stage}
+    config.needs.truth = CONSENSUS  # where EM's labels or matrices are asked for, and only there
     config.annotations = ()  # stages of kind 'annotate' whose labels join the human ones
     config.sets = ()  # datasets of a union to train on; (): all
     config.coders = ()  # whose annotations count; (): everybody's

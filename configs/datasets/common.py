@@ -2,6 +2,8 @@
 
 from ml_collections import ConfigDict
 
+from configs import recipes
+
 
 def run(data: ConfigDict, model: ConfigDict) -> ConfigDict:
     """Returns the config of a run on some data, by a network; CCT's augmentation, no noise.
@@ -22,6 +24,7 @@ def run(data: ConfigDict, model: ConfigDict) -> ConfigDict:
     config.noise.seed = config.get_oneway_ref("seed")
     config.augment = _augmentation()
     config.model = model
+    config.consensus = recipes.inference()  # run if a stage learns from it
     set_data(config, data)
     return config
 

@@ -25,7 +25,6 @@ def get_config(dataset: str = "cifar10") -> ConfigDict:
     config.ltnet = _ltnet(2_500 if dataset.endswith("_small") else 50_000)
     config.ltnet.coders = annotators
     config.ltnet.needs.network = "mixture"
-    config.consensus = recipes.inference("majority")
     config.consensus_spectral = recipes.inference("spectral")
     for stage in ("consensus", "consensus_spectral"):
         config[stage].coders = annotators  # the clean labels must not vote

@@ -31,7 +31,6 @@ def get_config(dataset: str = "ferplus") -> ConfigDict:
     config.ltnet.steps = 6000  # alike for all: the fifth has fewer to an epoch
     # Both labellings count alike: else the truth is what the more numerous labels say.
     config.ltnet.reduction = "coder_mean"
-    config.consensus = recipes.inference()
     for coder in ("ferplus", "fer2013"):
         config[coder] = recipes.alike(config.ltnet, coder)
         config[coder].coders = (coder,)

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from ferjax import annotate, parallel, trained
+from ferjax import annotate, parallel, predictor
 from ferjax.data import sources, synthetic
 from ferjax.writers import MetricsFile
 
@@ -48,7 +48,7 @@ def main() -> None:
     faces, run = options.dir / f"faces-{options.faces}", options.dir / "run"
     write_faces(faces, options.faces)
     train(run)
-    model = trained.load(run)
+    model = predictor.load(run)
     before = bare_inference(model)
     labels = options.dir / "labels"
     shutil.rmtree(labels, ignore_errors=True)
@@ -143,28 +143,28 @@ def label(run: Path, faces: Path, workdir: Path) -> int:
     return lost
 
 
-def bare_inference(model: trained.Trained) -> float:
+def bare_inference(model: predictor.Predictor) -> float:
     """Returns faces per second of the model alone, on one batch kept on the devices (median)."""
     devices = parallel.find_devices("jit")
-    predict = parallel.compile_predict(devices, model.method.predict)
-    state = parallel.replicate(devices, model.state)
+    predict = parallel.compile_predict(devices, model.prediction.predict)
+    weights = parallel.replicate(devices, model.weights)
     images = np.random.default_rng(0).integers(0, 256, (BATCH, *model.image_shape), np.uint8)
     batch = parallel.shard(devices, images, for_step=False)
-    jax.block_until_ready(predict(state, batch))
+    jax.block_until_ready(predict(weights, batch))
     rates = []
     for _ in range(60):
         start = time.perf_counter()
-        jax.block_until_ready(predict(state, batch))
+        jax.block_until_ready(predict(weights, batch))
         rates.append(BATCH / (time.perf_counter() - start))
     return statistics.median(rates)
 
 
-def host_cost(model: trained.Trained, folder: Path, options: argparse.Namespace) -> float:
+def host_cost(model: predictor.Predictor, folder: Path, options: argparse.Namespace) -> float:
     """Returns microseconds of CPU per face to read, decode, batch and write, without a network."""
 
     def predict(_: object, images: jax.Array) -> dict[str, jax.Array]:
         said = jnp.zeros((images.shape[0], len(model.classes)))
-        return {model.method.heads[0][0]: said + images[:, 0, 0, :1].astype(jnp.float32)}
+        return {model.heads[0].name: said + images[:, 0, 0, :1].astype(jnp.float32)}
 
     height, _, channels = model.image_shape
     source = sources.find(folder, height, channels)
@@ -173,8 +173,8 @@ def host_cost(model: trained.Trained, folder: Path, options: argparse.Namespace)
     shutil.rmtree(place, ignore_errors=True)
     start = time.process_time()
     annotate.annotate(
-        model.method._replace(predict=predict),
-        model.state,
+        model.prediction._replace(predict=predict),
+        model.weights,
         model.classes,
         annotate.Faces(source.pictures, source.names, rows),
         place,

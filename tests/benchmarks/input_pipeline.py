@@ -23,7 +23,7 @@ import torch.utils.data
 from PIL import Image
 
 from configs import supervised
-from ferjax.data import pipeline, record
+from ferjax.data import pipeline
 from ferjax.data.datasets import ferplus
 from ferjax.data.record import Split
 
@@ -70,11 +70,9 @@ def parts(split: Split, cached: Split, paths: list[Path]) -> dict[str, float]:
     count = 1024
     rows = np.random.default_rng(0).integers(len(paths), size=count).astype(np.int32)
     pngs = [np.fromfile(paths[row], np.uint8) for row in rows]
-    memory = np.asarray(cached.images)
+    memory = cached.images.faces(np.arange(len(paths)))
     order = grain.MapDataset.range(len(paths)).seed(0).shuffle().repeat()
-    whole = microseconds(
-        lambda: [record.gather(split.images, part) for part in np.split(rows, 8)], count
-    )
+    whole = microseconds(lambda: [split.images.faces(part) for part in np.split(rows, 8)], count)
     decode = microseconds(lambda: [cv2.imdecode(png, cv2.IMREAD_GRAYSCALE) for png in pngs], count)
     return {
         "shuffle": microseconds(lambda: [order[place] for place in range(count)], count),

@@ -15,11 +15,13 @@ import time
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from configs import ltnet as ltnet_config
-from ferjax import parallel, plan
+from ferjax import parallel
 from ferjax.methods import METHODS
 from ferjax.methods.method import Info
+from ferjax.runs.train import SHARED
 
 CLASSES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
 
@@ -59,12 +61,14 @@ def compiled(options: argparse.Namespace, name: str):
     config = ltnet_config.get_config("ferplus").copy_and_resolve_references()
     config.model.width = options.width
     config.ltnet.coder_weights = ()  # there are other coders than the config's
-    recipe = plan.join(config.ltnet if name == "ltnet" else config.mixture, config)
+    own = config.ltnet if name == "ltnet" else config.mixture
+    recipe = ConfigDict({part: config[part] for part in SHARED} | own.to_dict())
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(0, 256, (options.batch, 48, 48, 1), dtype=np.uint8),
         "index": np.arange(options.batch, dtype=np.int32),
         "annotations": rng.integers(0, 7, (options.batch, options.coders)).astype(np.int32),
+        "target": np.eye(7, dtype=np.float32)[rng.integers(0, 7, options.batch)],
     }
     info = Info(
         classes=CLASSES,
@@ -74,8 +78,9 @@ def compiled(options: argparse.Namespace, name: str):
         labels={"annotations": batch["annotations"]},
         steps_per_epoch=100,
         total_steps=1000,
+        faces=options.batch,
     )
-    method = METHODS[recipe.method](recipe, info)
+    method = METHODS[recipe.method].make(recipe, info)
     devices = parallel.find_devices("jit")
     step = parallel.compile_step(devices, method.train_step)
     state = jax.jit(method.init)(jax.random.key(0), {})

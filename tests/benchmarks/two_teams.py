@@ -3,7 +3,7 @@
     PYTHONPATH=. python tests/benchmarks/two_teams.py --workdir=runs/teams
 
 Runs `configs/ltnet.py` and `configs/ipa2lt.py` for seeds 0, 1 and 2, each resumable. Prints for
-each config the table of `over_seeds.py` and one line of JSON: the points by which LTNet leads the
+each config the table over seeds and one line of JSON: the points by which LTNet leads the
 network trained on the mixture (IPA2LT: on the union), the mean absolute difference between the
 teams' learnt matrices and those that their labels were drawn from, and the seconds of all stages.
 """
@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import over_seeds
 
 from configs import ltnet
 
@@ -29,20 +28,18 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, default=Path("runs/teams"))
     folder = parser.parse_args().workdir
     for name, mixture in MIXTURES.items():
-        places = [folder / f"{name}-{seed}" for seed in SEEDS]
-        for seed, place in zip(SEEDS, places, strict=True):
-            command = [sys.executable, "-m", "ferjax.main", f"--config=configs/{name}.py"]
-            changes = [f"--workdir={place}", f"--config.seed={seed}"]
-            subprocess.run([*command, *changes], check=True)
-        over_seeds.main([str(place) for place in places])
-        found = [json.loads((place / "result.json").read_text()) for place in places]
+        command = [sys.executable, "-m", "ferjax.main", f"--config=configs/{name}.py"]
+        changes = [f"--workdir={folder / name}", f"--config.seeds={SEEDS}"]
+        subprocess.run([*command, *changes], check=True)
+        runs = [folder / name / f"seed-{seed}" for seed in SEEDS]
+        results = [json.loads((run / "result.json").read_text()) for run in runs]
         report = {
             "config": name,
             "lead_points": [
-                round(100 * (x["test_accuracy"] - x["comparators"][mixture]), 2) for x in found
+                round(100 * (x["test_accuracy"] - x["comparators"][mixture]), 2) for x in results
             ],
-            "transition_error": [round(transition_error(place), 4) for place in places],
-            "seconds_of_stages": [round(x["wall_seconds"]) for x in found],
+            "transition_error": [round(transition_error(run), 4) for run in runs],
+            "seconds_of_stages": [round(x["wall_seconds"]) for x in results],
         }
         print(json.dumps(report))
 

@@ -31,6 +31,7 @@ def config(transitions=None, **changes):
     names = ("loss", "coder_weights", "method", "reduction")
     own = {name: changes.pop(name) for name in names if name in changes}
     made = tiny.stage_config("baseline", **{"teachers.optimizer.name": "sgd"} | PLAIN | changes)
+    made.needs = {}
     made.method, made.loss, made.coder_weights, made.reduction = "ltnet", "paper", (), ""
     made.transition = {
         "constraint": "project",

@@ -21,7 +21,8 @@ def crowd(annotations):
     """The tiny dataset with three coders; the model is right about all of it."""
     data = tiny.dataset(train_size=len(annotations))
     labels = data.train.labels | {"annotations": annotations.astype(np.int32)}
-    data = data._replace(coders=("a", "b", "c"), train=data.train._replace(labels=labels))
+    data = data._replace(coders=("a", "b", "c"))
+    data = data.with_split("train", data.train._replace(labels=labels))
     probs = np.eye(2)[data.train.truth].astype(np.float32)
     return data, {"train": probs, "train_rows": np.arange(len(annotations), dtype=np.int32)}
 

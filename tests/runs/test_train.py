@@ -189,7 +189,10 @@ def test_its_stages_are_measured_on_other_test_sets(finished, faces, tmp_path, c
         ({"comparators": ("union",)}, "stages names 'union' twice"),
         ({"comparators": ("magic",)}, "stages names 'magic', but the config has no recipe"),
         ({"headline": "magic"}, "headline 'magic' is not among stages machine_east, machine_west"),
-        ({"union.label": "inferred"}, "union: supervised needs a stage: set needs.truth"),
+        (
+            {"union.label": "inferred", "union.needs.truth": ""},
+            "union: supervised needs a stage: set needs.truth",
+        ),
         ({"union.needs": {"network": "ltnet"}}, "stages need each other in a circle"),
         (
             {"machine_east.sets": (), "machine_east.unlabelled": True},
