@@ -5,8 +5,10 @@ that it doesn't know the device layout that wrote it. A checksum of every leaf i
 Orbax survives a kill while saving, but it restores flipped bits as wrong numbers without a word.
 """
 
+import contextlib
 import logging
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +43,15 @@ class Checkpoints:
             active_processes={jax.process_index()},
             barrier_sync_key_prefix=str(jax.process_index()),
         )
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            create=False,
-            read_only=not self._writes,
-            cleanup_tmp_directories=self._writes,  # left behind by a kill
-            multiprocessing_options=alone,
-        )
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        with _quiet():
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                create=False,
+                read_only=not self._writes,
+                cleanup_tmp_directories=self._writes,  # left behind by a kill
+                multiprocessing_options=alone,
+            )
+            self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def save(self, state: State) -> None:
         """Starts to save in the background; an error shows at the next save, or at `close`.
@@ -181,6 +184,18 @@ class Checkpoints:
         # TensorStore puts its own path to the error before what went wrong.
         reason = str(error).split("\n")[0].rsplit(": ", 1)[-1] or type(error).__name__
         return UserError(f"cannot save a checkpoint in {self._folder}: {reason}; {kept}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax from warning of what a read-only manager doesn't do."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _leaves(state: State) -> Leaves:

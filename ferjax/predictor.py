@@ -227,7 +227,7 @@ def _split(images: np.ndarray) -> UInt8[np.ndarray, "faces height width channels
 
 
 def _in_channels(
-    image: UInt8[np.ndarray, "height width channels"], channels: int
+    image: UInt8[np.ndarray, "height width given"], channels: int
 ) -> UInt8[np.ndarray, "height width channels"]:
     """The picture in grey (1 channel) or RGB (3)."""
     if image.shape[2] == channels:

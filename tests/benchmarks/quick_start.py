@@ -3,9 +3,9 @@
     python tests/benchmarks/quick_start.py --workdir=runs/quick
 
 Two commands, `python -m ferjax.main` with several seeds, each resumable, which print their tables
-of mean ± deviation. Then prints one line of JSON: the students' lead over the baseline, the baseline's
-drop from its own best epoch (mean, deviation), its accuracy on clean labels, all in points, and the
-seconds of all stages of each run.
+of mean ± deviation. Then prints one line of JSON: the students' lead over the baseline, the
+baseline's drop from its own best epoch (mean, deviation), its accuracy on clean labels, all in
+points, and the seconds of all stages of each run.
 """
 
 import argparse
