@@ -403,7 +403,7 @@ class _Best:
 
 
 def _progress(training: Training, start: int) -> Progress:
-    spent = max((line["seconds"] for line in training.lines()), default=0.0)
+    spent = max((line.get("seconds", 0.0) for line in training.lines()), default=0.0)
     return Progress(
         training.name,
         training.metrics,
