@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from ferjax import results, runs, writers
 from ferjax.errors import UserError
+from ferjax.report import repeat
 
 COLUMNS = ("last", "oracle_best", "best_validation")
 """Figures of a head's score that are tabulated, see `results.FIGURES`."""
@@ -46,8 +47,11 @@ def over_seeds(config: ConfigDict, folder: Path) -> None:
         runs.run(repeated.copy_and_resolve_references(), one)
     if jax.process_index() == 0:
         result = summarise([json.loads((one / "result.json").read_text()) for one in folders])
-        writers.write_json(folder / "result.json", {"seeds": list(seeds)} | result)
+        result = {"seeds": list(seeds)} | result
+        writers.write_json(folder / "result.json", result)
+        repeat.write(config, folder, result)
         print(format_table(result))
+        print(f"report: {folder / 'report' / 'index.html'}")
 
 
 def summarise(repeated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -76,20 +80,12 @@ def summarise(repeated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def format_table(result: Mapping[str, Any]) -> str:
     """Formats mean ± deviation of every head and stage, in per cent."""
-    rows = result["rows"]
-    width = max(16, *(len(name) + 2 for name in rows))
-    count = len(next(iter(rows.values()))["each"])
+    width = max(16, *(len(name) + 2 for name in result["rows"]))
     lines = []
-    for score, title in results.SCORES.items():
-        group = {name: row for name, row in rows.items() if row["score"] == score}
-        if not group:
-            continue
-        columns = [x for x in (*COLUMNS, "drop") if all(x in row for row in group.values())]
-        titles = "  ".join(f"{results.FIGURES.get(x, x):>18}" for x in columns)
-        lines.append(f"{title + f', {count} seeds':<{width}}  {titles}")
-        for name, row in group.items():
-            cells = (f"{100 * mean:9.2f} ± {100 * dev:6.2f}" for mean, dev in map(row.get, columns))
-            lines.append(f"{name:<{width}}  {'  '.join(cells)}")
+    for title, table in repeat.tables(result).items():
+        lines.append("  ".join([f"{title:<{width}}", *(f"{x:>18}" for x in table.columns)]))
+        for name, cells in table.rows.items():
+            lines.append("  ".join([f"{name:<{width}}", *(f"{cell:>18}" for cell in cells)]))
     return "\n".join(lines)
 
 

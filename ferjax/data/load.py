@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from ferjax.data import datasets, noise, pipeline, validation
 from ferjax.data.record import Dataset
-from ferjax.data.targets import VOTED, targets
+from ferjax.data.targets import LABELS, VOTED, targets
 from ferjax.errors import UserError
 
 
@@ -16,7 +16,8 @@ def load_dataset(config: ConfigDict, coders: tuple[str, ...] = ()) -> Dataset:
     Args:
       config: of the run: `data`, `noise`, `label` and `seed`.
       coders: those whose annotations stand for the labels of validation faces; those that the data
-        lack are passed over; (): everybody.
+        lack are passed over; (): everybody. Where the run's label is a coder but none of these, it
+        is their majority.
 
     Returns:
       The dataset; its `label` is what the run trains on. With `data.in_memory` its faces are
@@ -35,7 +36,7 @@ def load_dataset(config: ConfigDict, coders: tuple[str, ...] = ()) -> Dataset:
         trusted = dataset.of_coders(known or dataset.coders)
         given = targets(
             trusted.train,
-            label,
+            label if label in (*LABELS, *trusted.coders) else "majority",
             coders=trusted.coders,
             classes=len(dataset.classes),
             seed=config.seed,

@@ -125,6 +125,15 @@ def bullets(lines: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
+def links(addresses: Mapping[str, str]) -> str:
+    """Builds a bulleted list of links, to the address of each text."""
+    items = "".join(
+        f'<li><a href="{escape(address)}">{escape(text)}</a></li>'
+        for text, address in addresses.items()
+    )
+    return f"<ul>{items}</ul>"
+
+
 def details(summary: str, content: str) -> str:
     """Folds HTML away behind a summary."""
     return f"<details><summary>{escape(summary)}</summary>\n{content}\n</details>"
