@@ -28,7 +28,7 @@ SKIPPED = "skipped.csv"
 
 
 class Faces(NamedTuple):
-    """What to label.
+    """Faces to label.
 
     Attributes:
       images: where faces come from.
@@ -42,7 +42,7 @@ class Faces(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """How to label.
+    """Sizes by which faces are labelled.
 
     Attributes:
       shard_size: faces in a file, a multiple of the batch size.

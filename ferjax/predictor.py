@@ -35,7 +35,7 @@ Picture = str | Path | np.ndarray
 
 
 class Predictions(NamedTuple):
-    """What a model says of N faces.
+    """A model's predictions of N faces.
 
     Attributes:
       labels: the class name of each face by the main head of classes; empty without such a head.
@@ -186,7 +186,7 @@ def _headline(workdir: Path) -> str:
 
 
 def _about(workdir: Path, stage: str) -> dict[str, Any]:
-    """What the stage wrote about its model when it ended."""
+    """Reads what the stage wrote about its model when it ended."""
     path = workdir / "stages" / stage / STAGE
     if not stage or not path.exists():
         finished = ", ".join(sorted(x.parent.name for x in workdir.glob(f"stages/*/{STAGE}")))
@@ -200,7 +200,7 @@ def _about(workdir: Path, stage: str) -> dict[str, Any]:
 
 
 def _weights(folder: Path, last_step: int | None) -> Weights:
-    """The weights in a folder of checkpoints; of a given step, if there is one."""
+    """Reads the weights in a folder of checkpoints; of a given step, if there is one."""
     if not folder.exists():
         raise UserError(f"trained: there is no {folder}; did the run hold faces out?")
     with closing(Checkpoints(folder, keep=1, read_only=True)) as checkpoints:
@@ -211,7 +211,7 @@ def _weights(folder: Path, last_step: int | None) -> Weights:
 
 
 def _split(images: np.ndarray) -> UInt8[np.ndarray, "faces height width channels"]:
-    """An array as a batch of pictures."""
+    """Takes an array for a batch of pictures."""
     if images.dtype != np.uint8:
         raise UserError(
             f"predict: pictures must be uint8, from 0 to 255, not {images.dtype}; "
@@ -229,7 +229,7 @@ def _split(images: np.ndarray) -> UInt8[np.ndarray, "faces height width channels
 def _in_channels(
     image: UInt8[np.ndarray, "height width given"], channels: int
 ) -> UInt8[np.ndarray, "height width channels"]:
-    """The picture in grey (1 channel) or RGB (3)."""
+    """Converts a picture to grey (1 channel) or RGB (3)."""
     if image.shape[2] == channels:
         return image
     if channels == 3:

@@ -162,7 +162,7 @@ def prepare(
 
 
 class Selected(NamedTuple):
-    """What a stage learns from; see `Training` for the fields."""
+    """The data that a stage learns from; see `Training` for the fields."""
 
     dataset: Dataset
     faces: Split
@@ -224,7 +224,7 @@ def select_training_data(
 
 
 def _info(selected: Selected, config: ConfigDict) -> tuple[Info, Epoch, int]:
-    """What the method may know, what an epoch draws from, and its steps."""
+    """Collects what the method may know, and plans its epochs."""
     dataset = selected.dataset
     count = len(dataset.train.images)
     if config.balanced and config.set_weights:
@@ -370,7 +370,7 @@ class _Feed:
 
     @property
     def begun(self) -> bool:
-        """Whether any batch was asked for."""
+        """Returns whether any batch was asked for."""
         return self._batches is not None
 
     def close(self) -> None:

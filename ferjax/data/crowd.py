@@ -14,7 +14,7 @@ from ferjax.truth.dawid_skene import check_start
 
 
 class Consensus(NamedTuple):
-    """What Dawid and Skene's EM infers.
+    """The truth and the coders' matrices, as Dawid and Skene's EM infers them.
 
     Attributes:
       posteriors: [N, K] probability of each class; zeros for faces that nobody annotated.

@@ -10,7 +10,7 @@ from ferjax.errors import UserError
 
 
 class Epoch(NamedTuple):
-    """What each epoch draws from.
+    """The rows that each epoch draws from.
 
     Attributes:
       size: number of rows, the same for every epoch.
@@ -95,6 +95,6 @@ def _weighted(chances: Float[np.ndarray, " faces"], seed: int) -> Epoch:
 def _chances(
     kind: Int32[np.ndarray, " faces"], shares: Float[np.ndarray, " kinds"]
 ) -> Float[np.ndarray, " faces"]:
-    """What each face gets if the faces of a kind divide its share; nothing for those of none."""
+    """Divides the share of each kind among its faces; those of no kind get nothing."""
     sizes = np.bincount(kind[kind >= 0], minlength=len(shares))
     return np.where(kind >= 0, (shares / np.maximum(sizes, 1))[np.maximum(kind, 0)], 0.0)

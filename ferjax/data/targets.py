@@ -34,7 +34,7 @@ MULTI_TARGET_SHARE = 0.3
 
 
 class Targets(NamedTuple):
-    """What the faces of a split are trained on.
+    """Training targets of the faces of a split.
 
     Attributes:
       probs: [N, K] the target of each face: probabilities, or for 'multi_target' ones and zeros;

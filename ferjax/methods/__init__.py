@@ -16,7 +16,7 @@ def all_needs(config: ConfigDict) -> tuple[str, ...]:
 
 
 class Entry(NamedTuple):
-    """What there is to know of a method.
+    """A method's entry in the dict of methods.
 
     Attributes:
       make: (recipe, info) -> the method, ready to train.

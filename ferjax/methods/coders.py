@@ -34,7 +34,7 @@ each is."""
 
 
 class Layer(NamedTuple):
-    """What stands between truth and annotations.
+    """The layer between the latent truth and the coders' annotations.
 
     Attributes:
       name: of its group of parameters.

@@ -64,7 +64,7 @@ class State(flax.struct.PyTreeNode):
 
 
 class Info(NamedTuple):
-    """What a method may know of its data before training.
+    """The facts about its data that a method may use.
 
     Attributes:
       classes: class names.
@@ -158,7 +158,7 @@ def face_keys(key: PRNGKeyArray, index: Int32[Array, " batch"]) -> Key[Array, " 
 
 
 class View(NamedTuple):
-    """What a loss knows of a batch, besides what the networks make of it.
+    """A batch as a loss sees it, beside the outputs of the networks.
 
     Attributes:
       images: the augmented faces that the networks see.

@@ -27,7 +27,7 @@ Outputs = dict[str, Array]
 
 
 class Loss(NamedTuple):
-    """What a loss function returns.
+    """The result of a loss function.
 
     Attributes:
       value: this device's share of the loss over the global batch, as `View.mean` gives it.

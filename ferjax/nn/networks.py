@@ -25,7 +25,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 
 
 class Weights(NamedTuple):
-    """What a network computes with.
+    """The variables of a network.
 
     Attributes:
       params: trained parameters.

@@ -28,7 +28,7 @@ from ferjax.nn.pooling import max_pool
 
 
 class Architecture(NamedTuple):
-    """What distinguishes one residual network from another.
+    """The shape of a residual network.
 
     Attributes:
       blocks: number of blocks in each stage.

@@ -58,7 +58,7 @@ Recipes = Mapping[str, ConfigDict]
 
 
 class Run(NamedTuple):
-    """What all stages of a run share.
+    """The parts that all stages of a run share.
 
     Attributes:
       config: of the run.
@@ -442,7 +442,7 @@ def _inference_stage(run: Run, name: str) -> Stage:
 
 
 class Kind(NamedTuple):
-    """What a recipe's `kind` means.
+    """A kind of stage.
 
     Attributes:
       check: (run, name, outputs made up for the stages before) -> an output made up likewise;
