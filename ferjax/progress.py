@@ -117,7 +117,7 @@ class Progress:
         self.restart()
 
     def seconds(self) -> float:
-        """What the stage took so far, in this session and those before."""
+        """Returns the seconds that the stage took so far, over all sessions."""
         return time.perf_counter() - self._begin
 
     def restart(self) -> None:

@@ -182,7 +182,7 @@ def _stage(metrics: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
 
 
 def _measures(line: dict[str, Any]) -> dict[str, Any]:
-    """The main head's measures in a line of `metrics.jsonl`."""
+    """Returns the main head's measures in a line of `metrics.jsonl`."""
     others = ("step", "epoch", "split", "stage", "seconds")
     return {name: x for name, x in line.items() if name not in others and "/" not in name}
 

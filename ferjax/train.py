@@ -326,7 +326,7 @@ def restore_finished(training: Training, inputs: dict[str, Any]) -> State:
 
 
 def duration(config: ConfigDict, steps_per_epoch: int, prefix: str = "", where: str = "") -> int:
-    """A duration in steps, from `<prefix>steps` if positive, else `<prefix>epochs`.
+    """Returns a duration in steps, from `<prefix>steps` if positive, else `<prefix>epochs`.
 
     Raises:
       UserError: if neither is positive.
@@ -346,7 +346,7 @@ class _Feed:
         self._batches: Batches | None = None
 
     def next(self, state: State, step: int) -> tuple[dict[str, Any], float]:
-        """The batch of this step, and the seconds spent waiting for it."""
+        """Returns the batch of this step, and the seconds spent waiting for it."""
         start = time.perf_counter()
         training = self._training
         if not self.begun or step % training.steps_per_epoch == 0:
@@ -417,7 +417,7 @@ def _progress(training: Training, start: int) -> Progress:
 
 
 def _begin(training: Training, state: State) -> State:
-    """A fresh state, on the host, as the method wants to begin with it."""
+    """Lets the method change a fresh state, on the host, before the first step."""
     if training.method.begin is None:
         return state
     on_devices = parallel.replicate(training.devices, state)
