@@ -202,7 +202,8 @@ def _about(workdir: Path, stage: str) -> dict[str, Any]:
 def _weights(folder: Path, last_step: int | None) -> Weights:
     """Reads the weights in a folder of checkpoints; of a given step, if there is one."""
     if not folder.exists():
-        raise UserError(f"trained: there is no {folder}; did the run hold faces out?")
+        hint = "; did the run hold faces out?" if last_step is None else ""
+        raise UserError(f"trained: there is no {folder}{hint}")
     with closing(Checkpoints(folder, keep=1, read_only=True)) as checkpoints:
         newest = checkpoints.restore_parts("params", "collections")
     if newest is None or last_step not in (None, newest[0]):
@@ -228,7 +229,7 @@ def _split(images: np.ndarray) -> UInt8[np.ndarray, "faces height width channels
 
 def _in_channels(
     image: UInt8[np.ndarray, "height width given"], channels: int
-) -> UInt8[np.ndarray, "height width channels"]:
+) -> UInt8[np.ndarray, "height width {channels}"]:
     """Converts a picture to grey (1 channel) or RGB (3)."""
     if image.shape[2] == channels:
         return image

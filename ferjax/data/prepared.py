@@ -126,7 +126,7 @@ def resize(
 def to_grey(
     image: UInt8[np.ndarray, "height width 3"],
 ) -> UInt8[np.ndarray, "height width 1"]:
-    """Returns the luma of an RGB picture, as decoding it in grey would."""
+    """Returns the luma of an RGB picture, within one level of decoding it in grey."""
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
 
 
