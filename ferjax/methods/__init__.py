@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from ferjax.methods import cct, co_teaching, e2e_fc, elr, ltnet, stack, supervised
+from ferjax.methods import cct, co_teaching, e2e_fc, elr, ltnet, stack, supervised, tanaka
 from ferjax.methods.method import Info, Method, Prediction
 from ferjax.nn.networks import Network
 
@@ -37,4 +37,5 @@ METHODS = {
     "e2e_fc": Entry(e2e_fc.make, e2e_fc.prediction),
     "co_teaching": Entry(co_teaching.make, stack.predict_side_by_side),
     "elr": Entry(elr.make),
+    "tanaka": Entry(tanaka.make),
 }
