@@ -13,8 +13,9 @@ from ferjax.methods import METHODS
 from ferjax.runs.train import KINDS
 
 FOLDER = Path(__file__).parents[1] / "configs"
-ON_DATASETS = ("supervised", "cct", "cct_sweep", "co_teaching", "elr", "ltnet")
 ALONE = ("annotate", "evaluate", "truth", "ipa2lt")
+SHARED = ("recipes", "coders", "__init__")
+ON_DATASETS = [x.stem for x in sorted(FOLDER.glob("*.py")) if x.stem not in (*ALONE, *SHARED)]
 PAPERS = [f"papers.{path.stem}" for path in (FOLDER / "papers").glob("[!_]*.py")]
 CONFIGS = [
     *((name, dataset) for name in ON_DATASETS for dataset in DATASETS),

@@ -1,19 +1,17 @@
 """Every training step can be compiled for TPUs and GPUs, although this machine may have none."""
 
+import importlib
+
 import jax
 import jax.export
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs import coders, recipes
 from ferjax.methods import METHODS
 from tests import tiny
 from tests.methods import problem
-
-OWN = {
-    "co_teaching": {"networks": 2, "forget_rate": 0.4, "ramp_epochs": 5.0, "exponent": 1.0},
-    "elr": {"momentum": 0.7, "regularisation": 3.0},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -36,13 +34,13 @@ def recipe_of(name):
             recipe = tiny.joined(recipes.supervised())
             recipe.model.heads, recipe.model.dropout = ("class", "va"), 0.5
             return recipe
-    return tiny.joined(recipes.training(name, **OWN[name]))
+    return tiny.joined(importlib.import_module(f"configs.{name}").get_config()[name])
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_lowers_for_tpu_and_cuda(name):
     info = problem.info()
-    info = info._replace(labels=info.labels | {"va_target": jnp.zeros((80, 2))})
+    info = info._replace(labels=info.labels | {"va_target": np.zeros((80, 2))})
     inputs = {}
     if name == "cct_student":
         teachers = METHODS["cct"].make(recipe_of("cct"), info)
