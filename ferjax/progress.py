@@ -117,7 +117,7 @@ class Progress:
         self.restart()
 
     def seconds(self) -> float:
-        """Returns the seconds that the stage took so far, over all sessions."""
+        """Returns the seconds that the stage took so far, also before it was resumed."""
         return time.perf_counter() - self._begin
 
     def restart(self) -> None:

@@ -86,7 +86,7 @@ def latent_truth(
 
 
 def cost(stages: dict[str, Any], workdir: Path) -> dict[str, float]:
-    """Returns seconds and peak memory of all stages, of whatever sessions they were run in."""
+    """Returns seconds and peak memory of all stages, also of those run before a resumption."""
     done = [json.loads((workdir / "stages" / name / "done.json").read_text()) for name in stages]
     lines = MetricsFile(workdir / "metrics.jsonl").read()
     labelling = sum(line["seconds"] for line in lines if line["split"] == "annotate")
