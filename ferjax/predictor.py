@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from ferjax import parallel
 from ferjax.checkpoints import Checkpoints
-from ferjax.data import prepared
+from ferjax.data.images import decode, resize, to_grey
 from ferjax.errors import UserError
 from ferjax.methods import METHODS
 from ferjax.methods.method import Prediction
@@ -133,7 +133,7 @@ class Predictor:
         if not pictures:
             raise UserError("predict: no picture was given")
         size, _, channels = self.image_shape
-        return np.stack([prepared.resize(_in_channels(x, channels), size) for x in pictures])
+        return np.stack([resize(_in_channels(x, channels), size) for x in pictures])
 
     def _opened(self, image: Picture) -> list[UInt8[np.ndarray, "height width channels"]]:
         if isinstance(image, np.ndarray):
@@ -142,7 +142,7 @@ class Predictor:
             encoded = Path(image).read_bytes()
         except OSError as error:
             raise UserError(f"predict: {image}: {error.strerror}") from error
-        picture = prepared.decode(encoded, self.image_shape[2])
+        picture = decode(encoded, self.image_shape[2])
         if picture is None:
             raise UserError(f"predict: {image} is not a readable picture")
         return [picture]
@@ -235,4 +235,4 @@ def _in_channels(
         return image
     if channels == 3:
         return np.repeat(image, 3, axis=2)
-    return prepared.to_grey(image)
+    return to_grey(image)

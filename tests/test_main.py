@@ -16,7 +16,7 @@ import ferjax
 from configs import cct, cct_sweep, ltnet, supervised
 from ferjax import main, workdir
 from ferjax.data import datasets, synthetic
-from ferjax.data.datasets.ferplus import files
+from ferjax.data.datasets.ferplus import EMOTIONS, NAME, UNSURE, USAGE, VOTES
 from ferjax.data.record import InMemory
 from ferjax.errors import UserError
 from tests import tiny
@@ -372,8 +372,8 @@ def ferplus(tmp_path):
             votes = [0] * 10
             votes[number % 8] = 10
             rows.append([usage, name, *votes])
-    with (folder / files.VOTES).open("w", newline="") as file:
-        csv.writer(file).writerows([files.VOTES_HEADER, *rows])
+    with (folder / VOTES).open("w", newline="") as file:
+        csv.writer(file).writerows([(USAGE, NAME, *EMOTIONS.values(), *UNSURE), *rows])
     config = supervised.get_config("ferplus")
     config.data.dir, config.data.cache = str(folder), str(tmp_path / "cache")
     changes = {name: value for name, value in FIELDS.items() if not name.startswith("data.")}
@@ -394,7 +394,7 @@ def test_a_corrupt_image_is_named_or_skipped_and_counted(ferplus, tmp_path, caps
     Path(ferplus.data.dir, "FER2013Train", "Training3.png").write_bytes(b"not a picture")
     assert main.execute(ferplus, tmp_path / "run") == 1
     error = capsys.readouterr().err
-    assert "FER2013Train/Training3.png: corrupt image (1 in all)" in error
+    assert "FER2013Train/Training3.png: image is corrupt (1 in all)" in error
     assert not (tmp_path / "run").exists()
     ferplus.data.skip_corrupt = True
     assert main.execute(ferplus, tmp_path / "run") == 0
@@ -403,7 +403,7 @@ def test_a_corrupt_image_is_named_or_skipped_and_counted(ferplus, tmp_path, caps
 
 
 def test_a_vote_out_of_range_names_file_and_line(ferplus, tmp_path, capsys):
-    path = Path(ferplus.data.dir, files.VOTES)
+    path = Path(ferplus.data.dir, VOTES)
     path.write_text(
         path.read_text().replace("Training5.png,0,0,0,0,0,10", "Training5.png,0,0,0,0,0,11")
     )

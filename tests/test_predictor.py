@@ -14,7 +14,7 @@ import ferjax
 from configs import cct, elr, ltnet, supervised
 from ferjax import main, metrics
 from ferjax.checkpoints import Checkpoints
-from ferjax.data import prepared
+from ferjax.data.images import decode, resize, to_grey
 from ferjax.data.load import load_dataset
 from ferjax.data.record import CLASSES
 from ferjax.errors import UserError
@@ -247,7 +247,7 @@ def test_a_batch_may_be_of_any_length():
 @pytest.mark.parametrize("size", [(60, 60), (12, 12), (31, 57), (24, 40)])
 def test_a_picture_of_any_size_is_resized_as_on_preparing(student, size):
     face = picture(*size)
-    assert_alike(student.predict(face), student.predict(prepared.resize(face, 24)))
+    assert_alike(student.predict(face), student.predict(resize(face, 24)))
 
 
 def test_a_model_of_rgb_takes_grey(student):
@@ -260,13 +260,13 @@ def test_a_model_of_rgb_takes_grey(student):
 
 def test_a_model_of_grey_takes_rgb(tmp_path):
     face = picture(8, 8)
-    expected = own(channels=1).predict(prepared.to_grey(face))
+    expected = own(channels=1).predict(to_grey(face))
     assert_alike(own(channels=1).predict(face), expected)
     cv2.imwrite(str(tmp_path / "face.png"), face[..., ::-1])
-    decoded = prepared.decode((tmp_path / "face.png").read_bytes(), channels=1)
+    decoded = decode((tmp_path / "face.png").read_bytes(), channels=1)
     expected = own(channels=1).predict(decoded)
     assert_alike(own(channels=1).predict(tmp_path / "face.png"), expected)
-    assert np.abs(decoded.astype(int) - prepared.to_grey(face)).max() <= 1
+    assert np.abs(decoded.astype(int) - to_grey(face)).max() <= 1
 
 
 def test_pictures_may_be_files_of_several_kinds_and_sizes(student, tmp_path):

@@ -10,8 +10,10 @@ from typing import Any
 
 import ml_collections
 import numpy as np
+import pyarrow.compute as pc
 from jaxtyping import Float64, Int32
 
+from ferjax.data import labels
 from ferjax.data.record import CLASSES, UNKNOWN, Dataset
 from ferjax.errors import UserError
 
@@ -90,48 +92,46 @@ def corrupt(
 
 
 def read_noise_list(
-    path: str | Path, names: Sequence[str], classes: Sequence[str] = CLASSES
+    path: str | Path,
+    names: Sequence[str],
+    classes: Sequence[str] = CLASSES,
+    known: Sequence[str] = CLASSES,
 ) -> Int32[np.ndarray, " names"]:
-    """Reads a published noise list, one `<file name> <label>` a line.
+    """Reads a published noise list, see `labels.read_list`; its labels are numbers.
 
     Args:
       path: the list; it may hold more faces than asked for.
       names: the faces to look up.
       classes: our name for each of the list's labels 0, 1, ...; an empty name marks a number that
         the list does not use (a list that counts from 1 starts with one).
+      known: the classes that there are.
 
     Returns:
-      The label of each face as an index into `CLASSES`.
+      The label of each face as an index into `known`.
 
     Raises:
       UserError: naming the line that is malformed, or a face that the list lacks.
     """
     for name in classes:
-        if name and name not in CLASSES:
-            raise UserError(f"noise.classes: unknown class {name!r}, expected {', '.join(CLASSES)}")
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    except OSError as error:
-        raise UserError(f"noise.list: cannot read {path}: {error.strerror}") from error
-    listed: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            name, cell = line.rsplit(maxsplit=1)
-        except ValueError:
-            raise UserError(
-                f"{path}:{number}: expected '<file name> <label>', got {line!r}"
-            ) from None
-        if not cell.isdecimal() or int(cell) >= len(classes) or not classes[int(cell)]:
-            raise UserError(f"{path}:{number}: label {cell!r} is not one of the list's classes")
-        label = CLASSES.index(classes[int(cell)])
-        if listed.setdefault(name, label) != label:
-            raise UserError(f"{path}:{number}: {name} is listed again with another label")
-    missing = [name for name in names if name not in listed]
-    if missing:
-        raise UserError(f"{path}: no label for {len(missing)} faces, the first is {missing[0]}")
-    return np.array([listed[name] for name in names], np.int32)
+        if name and name not in known:
+            raise UserError(f"noise.classes: unknown class {name!r}, expected {', '.join(known)}")
+    if not Path(path).is_file():
+        raise UserError(f"noise.list: cannot read {path}: no such file")
+    listing = labels.read_list(path)
+    used = {str(number): known.index(name) for number, name in enumerate(classes) if name}
+    numbers = pc.replace_substring_regex(listing.columns[labels.LABEL], r"^0+(\d)", r"\1")
+    indices = labels.index_of(numbers, list(used))
+    if (indices == UNKNOWN).any():
+        row = int((indices == UNKNOWN).argmax())
+        label = listing.columns[labels.LABEL][row].as_py()
+        raise listing.error(row, f"label {label!r} is not one of the list's classes")
+    listing.first_of(labels.FILE, [labels.LABEL], "another label")
+    rows = listing.rows_of(labels.FILE, names)
+    missing = np.flatnonzero(rows == UNKNOWN)
+    if len(missing):
+        first = names[int(missing[0])]
+        raise UserError(f"{path}: no label for {len(missing)} faces, the first is {first}")
+    return np.array(list(used.values()), np.int32)[indices[rows]]
 
 
 def apply(dataset: Dataset, config: ml_collections.ConfigDict, label: str) -> Dataset:
@@ -159,7 +159,9 @@ def apply(dataset: Dataset, config: ml_collections.ConfigDict, label: str) -> Da
     if config.kind == "list":
         if not config.list:
             raise UserError("noise.list is not set: name the file that kind=list reads")
-        new = read_noise_list(config.list, split.names, config.classes or CLASSES)
+        faces = set(dataset.classes) <= set(CLASSES)
+        known = CLASSES if faces else dataset.classes
+        new = read_noise_list(config.list, split.names, config.classes or known, known)
         if new.max(initial=0) >= len(dataset.classes):
             raise UserError(f"noise.list: {config.list} has classes that the data lack")
         new = np.where(old == UNKNOWN, old, new)
@@ -167,18 +169,18 @@ def apply(dataset: Dataset, config: ml_collections.ConfigDict, label: str) -> Da
         transition = _transition(config, len(dataset.classes))
         new = corrupt(old, split.names, transition, config.seed, exact=config.exact)
     changed = np.flatnonzero(new != old)
-    labels = dict(split.labels, annotations=split.labels["annotations"].copy())
-    labels["annotations"][:, column] = new
-    if "votes" in labels and column == 0:
+    arrays = dict(split.labels, annotations=split.labels["annotations"].copy())
+    arrays["annotations"][:, column] = new
+    if "votes" in arrays and column == 0:
         voted = changed[old[changed] != UNKNOWN]
-        labels["votes"] = _swap(labels["votes"], voted, old[voted], new[voted])
+        arrays["votes"] = _swap(arrays["votes"], voted, old[voted], new[voted])
     labelled = max(1, int(np.sum(old != UNKNOWN)))
     note = (
         f"{config.kind} noise: {len(changed) / labelled:.1%} of {labelled:,} training labels of "
         f"coder {dataset.coders[column]} changed"
     )
     dataset = dataset._replace(notes=(*dataset.notes, note))
-    return dataset.with_split("train", split._replace(labels=labels))
+    return dataset.with_split("train", split._replace(labels=arrays))
 
 
 def _check_rate(rate: float) -> None:
@@ -187,7 +189,7 @@ def _check_rate(rate: float) -> None:
 
 
 def _column(coders: tuple[str, ...], coder: str, label: str) -> int:
-    """Place of the coder who errs: the one named, else the one that is trained on."""
+    """The column of the coder who errs: the one named, else the one that is trained on."""
     if coder and coder not in coders:
         raise UserError(f"noise.coder: no coder {coder!r}, there are {', '.join(coders)}")
     who = coder or label

@@ -167,25 +167,32 @@ def check_batch(field: str, size: int, devices: int) -> None:
 def cache(split: Split) -> Split:
     """Decodes the faces of a split once, into one array in memory.
 
-    Pictures that may be damaged stay where they are: nobody may want the damaged ones.
+    Sources whose pictures may be damaged stay as they are: nobody may want the damaged ones.
 
     Args:
       split: faces all of one shape.
 
     Returns:
-      The split with its `images` in memory, or as it is.
+      The split with its `images` in memory; of a union with pictures that may be damaged, the
+      others in memory.
     """
-    if split.images.may_be_damaged or isinstance(split.images, InMemory) or not len(split.images):
-        return split
-    faces = np.empty((len(split.images), *split.images[0].shape), np.uint8)
+    images = split.images.cached(_decoded)
+    return split if images is split.images else split._replace(images=images)
+
+
+def _decoded(images: Images) -> Images:
+    """All faces of a source in one array."""
+    if not len(images):
+        return images
+    faces = np.empty((len(images), *images[0].shape), np.uint8)
 
     def decode(rows: np.ndarray) -> None:
-        faces[rows] = split.images.faces(rows)
+        faces[rows] = images.faces(rows)
 
     chunks = np.split(np.arange(len(faces)), range(CHUNK, len(faces), CHUNK))
     with ThreadPoolExecutor(_cores()) as pool:
         list(pool.map(decode, chunks))  # a list, so that a face that cannot be read raises here
-    return split._replace(images=InMemory(faces))
+    return InMemory(faces)
 
 
 class _Training(NamedTuple):

@@ -1,208 +1,304 @@
-"""What datasets read from files share: preparing them once, their images, subsets and tables."""
+"""Prepares the pictures of a table once, as ArrayRecord, and reads them from there.
 
+Labels are not prepared: they are read anew by every run, so that the same pictures serve all lists.
+"""
+
+import abc
 import contextlib
 import csv
 import dataclasses
 import hashlib
+import json
 import logging
 import os
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
-import cv2
 import jax
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
-from array_record.python.array_record_data_source import ArrayRecordDataSource
-from jaxtyping import Bool, Int, Int32, UInt8
-from tensorflow_datasets.proto import tf_example_pb2
+from jaxtyping import Bool
 
 from ferjax import parallel
-from ferjax.data import noise
-from ferjax.data.record import Images
+from ferjax.data.images import RecordImages, decode
+from ferjax.data.record import Names
+from ferjax.data.sources import ENDINGS, RECORDS
 from ferjax.errors import UserError
 
-Builder: TypeAlias = tfds.core.GeneratorBasedBuilder
+INDEX = "pictures.parquet"
+"""Says of every picture of the table why it cannot be read (empty: it can), and its digest."""
+
+SKIPPED = "skipped.csv"
+"""Lists the pictures that cannot be read."""
+
+UNLISTED = b"unlisted"
+
+
+class Pictures(abc.ABC):
+    """Encoded pictures in the order of a table's rows, to be prepared.
+
+    Attributes:
+      files: what each one is called.
+    """
+
+    files: Names
+
+    @abc.abstractmethod
+    def inputs(self) -> list[Path]:
+        """Returns all files that are read."""
+
+    @abc.abstractmethod
+    def read(self) -> Iterator[bytes | None]:
+        """Yields the picture file of each row, None where there is none."""
+
+    def unlisted(self) -> dict[str, int]:
+        """Returns how many pictures of each folder are in no row, where there are such."""
+        return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Files(Pictures):
+    """Pictures in folders, or in a `.tar` for each folder.
+
+    Attributes:
+      root: folder that `files` are relative to.
+      files: `FOLDER/NAME`, which is also looked for by its name in `FOLDER.tar`.
+    """
+
+    root: Path
+    files: Names
+
+    def inputs(self) -> list[Path]:
+        """See `Pictures.inputs`."""
+        paths: list[Path] = []
+        for folder in self._folders():
+            source = find_source(self.root, folder)
+            if source is not None:
+                paths += [source] if source.is_file() else _pictures_in(source)
+        return paths
+
+    def read(self) -> Iterator[bytes | None]:
+        """See `Pictures.read`."""
+        with contextlib.ExitStack() as stack:
+            sources = {folder: _open_source(self.root, folder, stack) for folder in self._folders()}
+            for file in self.files:
+                folder, name = os.path.split(file)
+                yield sources[folder].get(name)
+
+    def unlisted(self) -> dict[str, int]:
+        """See `Pictures.unlisted`."""
+        counts = {}
+        with contextlib.ExitStack() as stack:
+            for folder in self._folders():
+                source = _open_source(self.root, folder, stack)
+                names = Names.of(os.path.join(folder, name) for name in source.names())
+                listed = pc.is_in(names.array, value_set=self.files.array)
+                counts[folder] = len(names) - (pc.sum(listed).as_py() or 0)
+        return {folder: count for folder, count in counts.items() if count}
+
+    def _folders(self) -> list[str]:
+        folders = pc.replace_substring_regex(self.files.array, r"/?[^/]*$", "")
+        return pc.unique(folders).to_pylist()
+
+
+def find_source(root: Path, folder: str) -> Path | None:
+    """Returns the folder of this name if it holds a picture, else the `.tar`, else None."""
+    path = root / folder
+    if path.is_dir() and any(_is_picture(entry.name) for entry in path.iterdir()):
+        return path
+    archive = path.with_name(f"{path.name}.tar")
+    return archive if archive.is_file() else None
+
+
+def list_pictures(root: Path, folder: str) -> Names:
+    """Returns the files of a folder or its `.tar`, ascending, as `Files` takes them."""
+    with contextlib.ExitStack() as stack:
+        names = _open_source(root, folder, stack).names()
+        return Names.of(sorted(os.path.join(folder, name) for name in names))
+
+
+def _open_source(root: Path, folder: str, stack: contextlib.ExitStack) -> "_Folder | _Archive":
+    source = find_source(root, folder)
+    if source is None or source.is_dir():
+        return _Folder(root / folder)
+    return _Archive(source, stack)
+
+
+class _Folder:
+    """The pictures of a folder by name."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def names(self) -> Iterator[str]:
+        if self._path.is_dir():
+            yield from (path.name for path in _pictures_in(self._path))
+
+    def get(self, name: str) -> bytes | None:
+        try:
+            return (self._path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+class _Archive:
+    """The pictures of a `.tar` by name, whatever folders they are in there."""
+
+    def __init__(self, path: Path, stack: contextlib.ExitStack):
+        try:
+            self._archive = stack.enter_context(tarfile.open(path))  # noqa: SIM115
+            self._members = {
+                Path(member.name).name: member for member in self._archive if member.isfile()
+            }
+        except tarfile.TarError as error:
+            raise UserError(f"{path}: not a readable tar archive ({error})") from error
+
+    def names(self) -> Iterator[str]:
+        yield from filter(_is_picture, self._members)
+
+    def get(self, name: str) -> bytes | None:
+        member = self._members.get(name)
+        file = None if member is None else self._archive.extractfile(member)
+        return None if file is None else file.read()
+
+
+class Prepared(NamedTuple):
+    """Prepared pictures.
+
+    Attributes:
+      readable: which rows of the table have a picture; only these are in the records.
+      names: what the pictures in the records are called.
+      digests: equal for pictures of equal bytes; of those in the records.
+      records: the ArrayRecord files.
+      skipped: (file, reason) of each picture that cannot be read.
+      listed: the file that lists these.
+      unlisted: how many pictures of each folder are in no row, where there are such.
+    """
+
+    readable: Bool[np.ndarray, " rows"]
+    names: Names
+    digests: Names
+    records: tuple[str, ...]
+    skipped: list[tuple[str, str]]
+    listed: Path
+    unlisted: dict[str, int]
+
+    def images(self, size: int, channels: int) -> RecordImages:
+        """Returns the readable pictures as faces [size, size, channels]."""
+        return RecordImages(
+            size=size,
+            channels=channels,
+            files=self.records,
+            names=self.names,
+            may_be_damaged=False,
+        )
 
 
 def prepare(
-    kind: type[Builder],
     name: str,
-    folder: Path,
-    cache: str,
-    checksum: str,
-    check: Callable[[Builder], None] = lambda builder: None,
-) -> Builder:
-    """The prepared data of a folder; the first process writes them if they are not there yet.
+    pictures: Pictures,
+    cache: str = "",
+    *,
+    shape: tuple[int, int] | None = None,
+    skip_corrupt: bool | None = None,
+) -> Prepared:
+    """Prepares pictures as ArrayRecord unless they are; the first process alone writes.
 
     They appear under their final name, which holds the checksum of the inputs, only when complete;
     a kill can leave a folder `preparing-*` beside it, which nothing reads.
 
     Args:
-      kind: the builder.
       name: of the dataset.
-      folder: holds the inputs.
+      pictures: to prepare.
       cache: where prepared data go; empty: the user's cache folder.
-      checksum: of the inputs.
-      check: raises a `UserError` if what was prepared must not be used.
+      shape: height and width that all must have, if given.
+      skip_corrupt: whether to go on without pictures that cannot be read; None: the dataset has no
+        such field.
+
+    Raises:
+      UserError: for an input that cannot be read, or pictures that cannot unless they are skipped.
     """
     root = Path(cache) if cache else _user_cache()
-    home = root / f"{name}-{kind.VERSION}-{checksum}"
+    home = root / f"{name}-{Builder.VERSION}-{_checksum(pictures)}"
     try:
         if jax.process_index() == 0 and not home.exists():
-            _write(kind, folder, home, check)
+            _write(pictures, home, shape, skip_corrupt)
     finally:  # also on failure, or the other processes would wait for ever
         parallel.barrier(f"{name} prepared")
     if not home.exists():
         raise UserError(f"{home}: not written by the first process; data.cache must be shared")
-    builder = kind(data_dir=home, file_format="array_record")
-    check(builder)
-    return builder
+    prepared = _open(home)
+    _refuse_skipped(prepared.skipped, skip_corrupt)
+    return prepared
 
 
-def records(builder: Builder, splits: Sequence[str]) -> ArrayRecordDataSource:
-    """The examples of some splits, one after the other, as bytes."""
-    paths = [path for split in splits for path in builder.info.splits[split].filepaths]
-    return ArrayRecordDataSource([str(path) for path in paths])
-
-
-def features(record: bytes) -> Any:
-    """An example's features, read straight: through TFDS it takes more than twice as long."""
-    return tf_example_pb2.Example.FromString(record).features.feature
-
-
-@dataclasses.dataclass(frozen=True)
-class PreparedImages(Images):
-    """Pictures [size, size, channels] in prepared files, which were checked on preparing.
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """TFDS builder of the pictures of any table: their files as they are, without TensorFlow.
 
     Attributes:
-      records: examples whose feature `image` is an encoded picture.
-      size: pixels of the side.
-      channels: 1, grey; or 3, RGB.
+      reasons: why each picture of the table cannot be read, empty where it can.
+      digests: of each picture, empty where it cannot be read.
     """
 
-    records: ArrayRecordDataSource
-    size: int
-    channels: int
+    name = "pictures"
+    VERSION = tfds.core.Version("2.0.0")
 
-    def __len__(self) -> int:
-        return len(self.records)
+    def __init__(self, pictures: Pictures, shape: tuple[int, int] | None, **kwargs: Any):
+        self.pictures, self.shape = pictures, shape
+        self.reasons: list[str] = []
+        self.digests: list[str] = []
+        super().__init__(**kwargs)
 
-    def read(
-        self, rows: Int[np.ndarray, " batch"]
-    ) -> tuple[UInt8[np.ndarray, "batch height width channels"], Bool[np.ndarray, " batch"]]:
-        """See `record.Images.read`; all rows in one call, which is far faster."""
-        faces = np.empty((len(rows), self.size, self.size, self.channels), np.uint8)
-        for face, record in zip(faces, self.records.__getitems__(rows.tolist()), strict=True):
-            image = decode(features(record)["image"].bytes_list.value[0], self.channels)
-            assert image is not None, "checked on preparing"
-            face[...] = resize(image, self.size)
-        return faces, np.ones(len(rows), bool)
+    def _info(self) -> tfds.core.DatasetInfo:
+        image = tfds.features.Image(shape=(None, None, None))
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict({"image": image, "name": tfds.features.Text()}),
+            disable_shuffling=True,  # so that a position is an index
+        )
 
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        return {"pictures": self._generate_examples()}
 
-def decode(encoded: bytes, channels: int) -> UInt8[np.ndarray, "height width channels"] | None:
-    """A picture file's pixels, grey (1 channel) or RGB (3), or None if the bytes are damaged."""
-    code = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-    try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), code) if encoded else None
-    except cv2.error:  # a header that claims a size beyond all bounds
-        return None
-    return None if image is None else image.reshape(*image.shape[:2], channels)
-
-
-def resize(
-    image: UInt8[np.ndarray, "height width channels"], size: int
-) -> UInt8[np.ndarray, "size size channels"]:
-    """The picture as a square of so many pixels, averaged when it shrinks."""
-    if image.shape[:2] == (size, size):
-        return image
-    method = cv2.INTER_AREA if size < min(image.shape[:2]) else cv2.INTER_LINEAR
-    return cv2.resize(image, (size, size), interpolation=method).reshape(size, size, -1)
+    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
+        rows = zip(self.pictures.files, self.pictures.read(), strict=True)
+        for row, (file, encoded) in enumerate(rows):
+            reason = _reason(encoded, self.shape)
+            self.reasons.append(reason)
+            if encoded is None or reason:
+                self.digests.append("")
+                continue
+            self.digests.append(hashlib.blake2b(encoded, digest_size=16).hexdigest())
+            yield row, {"image": encoded, "name": file}
+        if all(self.reasons):  # TFDS cannot write nothing
+            what = f": {self.pictures.files[0]} is {self.reasons[0]}" if self.reasons else ""
+            raise UserError(f"none of the {len(self.reasons)} pictures can be read{what}")
 
 
-def to_grey(
-    image: UInt8[np.ndarray, "height width 3"],
-) -> UInt8[np.ndarray, "height width 1"]:
-    """Returns the luma of an RGB picture, within one level of decoding it in grey."""
-    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
+def _reason(encoded: bytes | None, shape: tuple[int, int] | None) -> str:
+    """Why a picture cannot be used, or nothing."""
+    if encoded is None:
+        return "missing"
+    if not encoded:
+        return "empty"
+    pixels = decode(encoded, channels=1)
+    if pixels is None:
+        return "corrupt"
+    height, width, _ = pixels.shape
+    if shape not in (None, (height, width)):
+        return f"{height}×{width} pixels"
+    return ""
 
 
-def checksum(folder: Path, paths: Sequence[Path]) -> str:
-    """A checksum over the names and contents of the files that are there."""
-    digest = hashlib.sha256()
-    for path in filter(Path.is_file, paths):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder)} {content}\n".encode())
-    return digest.hexdigest()[:32]
-
-
-def read_pictures(source: Path, endings: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    """File names and bytes of the pictures in a folder or `.tar`."""
-    if source.is_dir():
-        paths = (path for path in source.iterdir() if path.suffix in endings)
-        yield from ((path.name, path.read_bytes()) for path in paths)
-        return
-    try:
-        with tarfile.open(source) as archive:
-            for member in archive:
-                file = archive.extractfile(member)
-                if file and member.name.endswith(endings):
-                    yield Path(member.name).name, file.read()
-    except tarfile.TarError as error:
-        raise UserError(f"{source}: not a readable tar archive ({error})") from error
-
-
-def subset(names: Sequence[str], count: int, seed: int) -> Int32[np.ndarray, " chosen"]:
-    """Rows of `count` names (0: all), drawn by seed and name alone.
-
-    Raises:
-      UserError: if `data.subset` asks for more than there are, or less than none.
-    """
-    if not 0 <= count <= len(names):
-        raise UserError(f"data.subset must be 0 (all) to {len(names)}, not {count}")
-    order = np.argsort(noise.uniforms(seed, names, "subset"), kind="stable")
-    return np.sort(order[: count or None]).astype(np.int32)
-
-
-def read_rows(path: Path, header: list[str] | None) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and stripped cells of a CSV's rows; without a given header, of its own too.
-
-    Raises:
-      UserError: for another header, or a row of another length.
-    """
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        reader = csv.reader(file)
-        found = [cell.strip() for cell in next(reader, [])]
-        if header is None:
-            yield 1, found
-        elif found != header:
-            raise UserError(
-                f"{path}:1: expected the header {','.join(header)}, found {','.join(found)!r}"
-            )
-        for row in filter(None, reader):  # a blank line is no row
-            if len(row) != len(found):
-                raise UserError(
-                    f"{path}:{reader.line_num}: {len(row)} columns, expected {len(found)}"
-                )
-            yield reader.line_num, [cell.strip() for cell in row]
-
-
-def number(cell: str, largest: int, path: Path, line: int) -> int:
-    """A whole number from 0 to `largest`."""
-    if not cell.isdecimal() or int(cell) > largest:
-        raise UserError(f"{path}:{line}: {cell!r} is not a whole number from 0 to {largest}")
-    return int(cell)
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferjax"
-
-
-def _write(kind: type[Builder], folder: Path, home: Path, check: Callable[[Builder], None]) -> None:
+def _write(
+    pictures: Pictures, home: Path, shape: tuple[int, int] | None, skip_corrupt: bool | None
+) -> None:
     """Prepares in a temporary folder beside `home`, then renames."""
     logging.info("preparing the data once, in %s", home)
     tfds.disable_progress_bar()
@@ -210,14 +306,79 @@ def _write(kind: type[Builder], folder: Path, home: Path, check: Callable[[Build
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home.parent, prefix="preparing-") as temporary:
             data = Path(temporary) / "data"
-            builder = kind(data_dir=data, file_format="array_record")
-            manual = tfds.download.DownloadConfig(manual_dir=folder)
+            builder = Builder(pictures, shape, data_dir=data, file_format="array_record")
             with contextlib.redirect_stdout(None):  # TFDS announces a download; there is none
-                builder.download_and_prepare(
-                    download_dir=Path(temporary) / "downloads", download_config=manual
-                )
-            check(builder)
+                builder.download_and_prepare(download_dir=Path(temporary) / "downloads")
+            skipped = [x for x in zip(pictures.files, builder.reasons, strict=True) if x[1]]
+            _refuse_skipped(skipped, skip_corrupt)
+            with (data / SKIPPED).open("w", newline="") as file:
+                csv.writer(file).writerows([("file", "reason"), *skipped])
+            index = {
+                "file": pictures.files.array,
+                "reason": builder.reasons,
+                "digest": builder.digests,
+            }
+            unlisted = json.dumps(pictures.unlisted()).encode()
+            table = pa.table(index).replace_schema_metadata({UNLISTED: unlisted})
+            pq.write_table(table, data / INDEX)
             if not home.exists():  # another run may have been faster
                 data.rename(home)
     except OSError as error:
         raise UserError(f"cannot prepare {home}: {error}") from error
+
+
+def _open(home: Path) -> Prepared:
+    records = tuple(sorted(str(path) for path in home.rglob(f"*{RECORDS}*")))
+    try:
+        table = pq.read_table(home / INDEX).combine_chunks()
+    except (OSError, pa.ArrowException):
+        table = None
+    if table is None or not records:
+        raise UserError(f"{home} is damaged: delete it, and the data will be prepared again")
+    readable = pc.equal(table["reason"], "")
+    damaged = table.filter(pc.invert(readable))
+    kept = table.filter(readable).combine_chunks()
+    return Prepared(
+        readable=readable.to_numpy(),
+        names=Names(_array(kept["file"])),
+        digests=Names(_array(kept["digest"])),
+        records=records,
+        skipped=list(zip(damaged["file"].to_pylist(), damaged["reason"].to_pylist(), strict=True)),
+        listed=home / SKIPPED,
+        unlisted=json.loads(table.schema.metadata[UNLISTED]),
+    )
+
+
+def _refuse_skipped(skipped: Sequence[tuple[str, str]], skip_corrupt: bool | None) -> None:
+    if skipped and not skip_corrupt:
+        (file, reason), count = skipped[0], len(skipped)
+        hint = "" if skip_corrupt is None else ", or go on without by data.skip_corrupt=True"
+        raise UserError(f"{file}: image is {reason} ({count:,} in all); mend the file{hint}")
+
+
+def _checksum(pictures: Pictures) -> str:
+    """A checksum over the names of the pictures, and over the files that hold them."""
+    digest = hashlib.sha256()
+    for path in filter(Path.is_file, pictures.inputs()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.name} {content}\n".encode())
+    for name in pictures.files:
+        digest.update(f"{name}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferjax"
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(ENDINGS)
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _is_picture(path.name))
+
+
+def _array(column: pa.ChunkedArray) -> pa.StringArray:
+    return pa.concat_arrays([pa.array([], pa.string()), *column.chunks])

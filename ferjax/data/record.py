@@ -1,4 +1,4 @@
-"""One record for every dataset: what is known about a face, and who said it.
+"""One record for every dataset: what is known about a face, and from whom.
 
 Label arrays are loaded once and never stream; only images and row numbers go through the pipeline.
 What training may see (`Split.labels`) is kept apart from what it may not (`Split.truth`).
@@ -7,7 +7,7 @@ What training may see (`Split.labels`) is kept apart from what it may not (`Spli
 import abc
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -72,6 +72,14 @@ class Images(abc.ABC):
     def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width channels"]:
         return self.faces(np.array([range(len(self))[row]]))[0]
 
+    def paths(self) -> pa.StringArray:
+        """Returns the path of each picture's file in the file system, null where it has none."""
+        return pa.nulls(len(self), pa.string())
+
+    def cached(self, decode: "Callable[[Images], Images]") -> "Images":
+        """Returns the faces after `decode` has read all sources that cannot be damaged."""
+        return self if self.may_be_damaged else decode(self)
+
 
 class InMemory(Images):
     """Faces in one array."""
@@ -90,12 +98,17 @@ class InMemory(Images):
         """See `Images.read`; all can be read."""
         return self.array[rows], np.ones(len(rows), bool)
 
+    def cached(self, decode: Callable[[Images], Images]) -> Images:
+        """See `Images.cached`."""
+        return self
+
 
 class Concatenated(Images):
     """Image sources one after the other; the rows of each are read from it in one call."""
 
     def __init__(self, sources: Sequence[Images]):
-        self.sources = tuple(source for source in sources if len(source))
+        # One stays even if all are empty: it knows the shape of its faces.
+        self.sources = tuple(filter(len, sources)) or tuple(sources[:1])
         self.ends = np.cumsum([len(source) for source in self.sources])
         self.in_memory = any(source.in_memory for source in self.sources)
         self.may_be_damaged = any(source.may_be_damaged for source in self.sources)
@@ -107,6 +120,8 @@ class Concatenated(Images):
         self, rows: Int[np.ndarray, " batch"]
     ) -> tuple[UInt8[np.ndarray, "batch height width channels"], Bool[np.ndarray, " batch"]]:
         """See `Images.read`."""
+        if len(rows) == 0:
+            return self.sources[0].read(rows)
         source_of = np.searchsorted(self.ends, rows, side="right")
         order = np.argsort(source_of, kind="stable")
         used, counts = np.unique(source_of, return_counts=True)
@@ -122,6 +137,17 @@ class Concatenated(Images):
         """See `Images.name_of`."""
         k = int(np.searchsorted(self.ends, row, side="right"))
         return self.sources[k].name_of(row - int(self.ends[k]) + len(self.sources[k]))
+
+    def paths(self) -> pa.StringArray:
+        """See `Images.paths`."""
+        parts = [source.paths() for source in self.sources]
+        return pa.concat_arrays(parts) if parts else super().paths()
+
+    def cached(self, decode: Callable[[Images], Images]) -> Images:
+        """See `Images.cached`."""
+        if not self.may_be_damaged:
+            return decode(self)
+        return Concatenated([source.cached(decode) for source in self.sources])
 
 
 class Subset(Images):
@@ -144,6 +170,16 @@ class Subset(Images):
         """See `Images.name_of`."""
         return self.images.name_of(int(self.rows[row]))
 
+    def paths(self) -> pa.StringArray:
+        """See `Images.paths`."""
+        return self.images.paths().take(pa.array(self.rows))
+
+    def cached(self, decode: Callable[[Images], Images]) -> Images:
+        """See `Images.cached`."""
+        if not self.may_be_damaged:
+            return decode(self)
+        return Subset(self.images.cached(decode), self.rows)
+
 
 @dataclasses.dataclass(frozen=True)
 class Names(Sequence[str]):
@@ -154,6 +190,8 @@ class Names(Sequence[str]):
     @classmethod
     def of(cls, strings: Iterable[str]) -> "Names":
         """Holds only some of them as Python objects at a time."""
+        if isinstance(strings, Names):
+            return strings
         chunks = []
         rest = iter(strings)
         while chunk := list(itertools.islice(rest, NAMES_AT_A_TIME)):
@@ -168,8 +206,12 @@ class Names(Sequence[str]):
             return [self[k] for k in range(*row.indices(len(self)))]
         return self.array[int(row)].as_py()
 
-    def take(self, rows: Int[np.ndarray, " chosen"]) -> "Names":
-        """The given rows, in the given order."""
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), NAMES_AT_A_TIME):
+            yield from self.array.slice(start, NAMES_AT_A_TIME).to_pylist()
+
+    def take(self, rows: Int[np.ndarray, " taken"]) -> "Names":
+        """Returns some rows, in the order given."""
         return Names(self.array.take(pa.array(rows)))
 
 
@@ -197,15 +239,15 @@ class Split(NamedTuple):
     names: Sequence[str]
     groups: Sequence[str] = ()
 
-    def take(self, rows: Int32[np.ndarray, " chosen"]) -> "Split":
-        """The given rows, in the given order."""
+    def take(self, rows: Int32[np.ndarray, " taken"]) -> "Split":
+        """Returns some rows, in the order given."""
         return Split(
             images=Subset(self.images, rows),
             labels={name: array[rows] for name, array in self.labels.items()},
             truth=self.truth[rows],
             truth_va=self.truth_va[rows],
             names=_taken(self.names, rows),
-            groups=[self.groups[row] for row in rows] if self.groups else (),
+            groups=_taken(self.groups, rows) if self.groups else (),
         )
 
 

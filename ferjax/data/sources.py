@@ -1,23 +1,21 @@
-"""Pictures in a folder tree, in a list of files or in ArrayRecord: read by row, whatever they are.
+"""Finds pictures in a folder tree, in a list of files or in ArrayRecord, whatever they are.
 
-For faces that come without a builder of their own. A picture that cannot be read is no error until
-somebody wants it: `Pictures.read` tells which ones those are.
+For faces that come without a dataset of their own. A picture that cannot be read is no error until
+somebody wants it.
 """
 
-import dataclasses
-import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from jaxtyping import Bool, Int, UInt8
 
-from ferjax.data import prepared
+from ferjax.data import labels
+from ferjax.data.images import FileImages, RecordImages
+from ferjax.data.labels import Listing
 from ferjax.data.record import Images, Names
 from ferjax.errors import UserError
 
@@ -25,44 +23,41 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 RECORDS = ".array_record"
 """What the name of an ArrayRecord file contains."""
 
-MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*")
-"""First bytes of pictures."""
-
-
 LOOKED_FOR = 100
 """So many files of a list are looked for when it is opened."""
 
 
 class Source(NamedTuple):
-    """What was found.
+    """Pictures of one origin.
 
     Attributes:
       pictures: by row.
-      names: of their files, relative to where they were looked for.
-      labels: the word after each name in a labelled list, the name of each one's folder in a tree;
-        else empty.
+      names: of their files, relative to the origin.
+      labels: of a labelled list what it says of each, of a tree the name of each one's folder; else
+        empty.
+      listing: the list, if it is one.
     """
 
     pictures: Images
     names: Names
     labels: Names
+    listing: Listing | None = None
 
 
 def find(path: Path, size: int, channels: int, *, labelled: bool = False) -> Source:
-    """The pictures at a place, in ascending order of their names; those of a list in its order.
+    """Finds the pictures of a folder in ascending order of their names, those of a list in its.
 
     Args:
       path: a folder, searched with all below it for pictures, or for ArrayRecord files if it holds
         any; one ArrayRecord file, whose records are picture files or examples with a feature
-        `image`; or a text file with the name of a picture in each line, relative to its folder.
+        `image`; or a list of pictures, relative to its folder, see `labels.read_list`.
       size: side of the squares that the pictures become, in pixels.
       channels: 1, grey; or 3, RGB.
-      labelled: whether the lines of a list end in a label, after a space; each picture must be
-        there then.
+      labelled: whether a list must have labels; each picture must be there then.
 
     Raises:
-      UserError: if there is no such place, no picture, a line without a label, two labels of one
-        picture, or a labelled one that is missing.
+      UserError: if `path` does not exist or has no picture, for a line without a label, two labels
+        of one picture, or a labelled one that is missing.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
@@ -71,109 +66,17 @@ def find(path: Path, size: int, channels: int, *, labelled: bool = False) -> Sou
         if labelled:
             raise UserError(f"{path}: ArrayRecord has no labels; give a folder tree or a list")
         return _records(files, size, channels)
-    if path.is_dir():
-        root, names = path, _tree(path)
-        folders = pc.replace_substring_regex(names.array, r"/?[^/]*$", "")
-        labels = Names(pc.replace_substring_regex(folders, r"^.*/", ""))
-    else:
-        root = path.parent
-        names, labels = _list(path, labelled)
-        _check_beginning(path, names)
+    listing = None if path.is_dir() else labels.read_list(path, labelled=labelled)
+    root, names = (path, _tree(path)) if listing is None else (path.parent, _names_in(listing))
     if len(names) == 0:
         endings = ", ".join(ending[1:] for ending in ENDINGS)
         raise UserError(f"{path}: no picture ({endings}) in it")
+    images = FileImages(size=size, channels=channels, root=str(root), names=names)
+    words = _folders(names) if listing is None else _labels_in(listing)
+    source = Source(images, names, words, listing)
     if labelled:
-        _check_there(path, root, names)
-    return Source(Pictures(str(root), names, None, size, channels), names, labels)
-
-
-@dataclasses.dataclass(frozen=True)
-class Pictures(Images):
-    """Pictures [size, size, channels] in files, or in records.
-
-    Attributes:
-      root: folder that the names are relative to.
-      names: of the files.
-      records: the ArrayRecord files that hold them instead.
-      size: pixels of the side.
-      channels: 1, grey; or 3, RGB.
-    """
-
-    root: str
-    names: Names
-    records: tuple[str, ...] | None
-    size: int
-    channels: int
-
-    may_be_damaged = True
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def name_of(self, row: int) -> str:
-        """See `record.Images.name_of`."""
-        return f"{self.root}: {self.names[row]}"
-
-    def paths(self) -> pa.StringArray:
-        """Where the pictures are, from the root of the file system, however a list spells it.
-
-        Links to folders are followed, links to pictures are not.
-        """
-        real = functools.cache(os.path.realpath)
-
-        def path(name: str) -> str:
-            folder, file = os.path.split(os.path.join(self.root, name))
-            return os.path.join(real(folder), file)
-
-        return Names.of(map(path, self.names)).array
-
-    def read(
-        self, rows: Int[np.ndarray, " batch"]
-    ) -> tuple[UInt8[np.ndarray, "batch height width channels"], Bool[np.ndarray, " batch"]]:
-        """See `record.Images.read`."""
-        faces = np.zeros((len(rows), self.size, self.size, self.channels), np.uint8)
-        readable = np.zeros(len(rows), bool)
-        for place, encoded in enumerate(self._encoded(rows.tolist())):
-            image = prepared.decode(encoded, self.channels)
-            if image is not None:
-                faces[place] = prepared.resize(image, self.size)
-                readable[place] = True
-        return faces, readable
-
-    def _encoded(self, rows: list[int]) -> Iterator[bytes]:
-        if self.records is not None:
-            yield from map(_picture_of, _records_at(_opened(self.records), rows))
-            return
-        for row in rows:
-            try:
-                yield Path(self.root, self.names[row]).read_bytes()
-            except OSError:
-                yield b""
-
-
-@functools.lru_cache(maxsize=8)
-def _opened(files: tuple[str, ...]) -> ArrayRecordDataSource:
-    """Opened once in each process: what is open cannot be sent to pipeline workers."""
-    return ArrayRecordDataSource(list(files))
-
-
-def _records_at(source: ArrayRecordDataSource, rows: list[int]) -> list[bytes]:
-    """The records of some rows, no bytes for those in a damaged part of a file."""
-    try:
-        return source.__getitems__(rows)
-    except (RuntimeError, ValueError):
-        if len(rows) == 1:
-            return [b""]
-        return [record for row in rows for record in _records_at(source, [row])]
-
-
-def _picture_of(record: bytes) -> bytes:
-    if record.startswith(MAGIC):
-        return record
-    try:
-        return prepared.features(record)["image"].bytes_list.value[0]
-    except Exception:  # whatever the parser says of bytes that are no example
-        return b""
+        _check_there(path, root, source)
+    return source
 
 
 def _records(files: list[Path], size: int, channels: int) -> Source:
@@ -186,8 +89,8 @@ def _records(files: list[Path], size: int, channels: int) -> Source:
         for path, count in zip(files, counts, strict=True)
         for row in range(count)
     )
-    pictures = Pictures(str(files[0].parent), names, paths, size, channels)
-    return Source(pictures, names, Names.of("" for _ in range(len(names))))
+    pictures = RecordImages(size=size, channels=channels, files=paths, names=names)
+    return Source(pictures, names, _nothing(len(names)))
 
 
 def _count(path: str) -> int:
@@ -205,8 +108,14 @@ def _record_files(folder: Path) -> list[Path]:
 
 def _tree(root: Path) -> Names:
     """Names of all pictures below a folder, ascending; nothing hidden is one."""
-    names = Names.of(_walk(str(root), ""))
-    return Names(names.array.take(pc.sort_indices(names.array)))
+    names = Names.of(_walk(str(root), "")).array
+    return Names(names.take(pc.sort_indices(names)))
+
+
+def _folders(names: Names) -> Names:
+    """The name of the folder of each file."""
+    folders = pc.replace_substring_regex(names.array, r"/?[^/]*$", "")
+    return Names(pc.replace_substring_regex(folders, r"^.*/", ""))
 
 
 def _walk(folder: str, prefix: str) -> Iterator[str]:
@@ -222,7 +131,7 @@ def _walk(folder: str, prefix: str) -> Iterator[str]:
 
 
 def _leads_back(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a link to a folder that it lies in, however deep."""
+    """Returns whether it is a link to a folder that it lies in, however deep."""
     if not entry.is_symlink():
         return False
     return Path(entry.path).parent.resolve().is_relative_to(Path(entry.path).resolve())
@@ -233,51 +142,40 @@ def _text(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _list(path: Path, labelled: bool) -> tuple[Names, Names]:
-    try:
-        lines = Names.of(_lines(path))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: neither a picture list nor ArrayRecord ({error})") from error
-    if not labelled:
-        return lines, Names.of("" for _ in range(len(lines)))
-    parts = pc.extract_regex(lines.array, r"^(?P<name>.*\S)\s+(?P<label>\S+)$")
-    if parts.null_count:
-        line = pc.index(pc.is_null(parts), pa.scalar(True)).as_py()
-        raise UserError(
-            f"{path}: expected '<file name> <label>' in every line, got {lines[line]!r}"
-        )
-    names, labels = parts.field("name"), parts.field("label")
-    different = pa.table({"name": names, "label": labels}).group_by(["name", "label"])
-    counts = pc.value_counts(different.aggregate([])["name"])
-    several = counts.filter(pc.greater(counts.field("counts"), 1))
-    if len(several):
-        raise UserError(f"{path}: {several[0]['values']} has different labels in different lines")
-    return Names(names), Names(labels)
-
-
-def _check_beginning(path: Path, names: Names) -> None:
-    """Whether any of the first files of a list is there: else it is not what it is taken for."""
+def _names_in(listing: Listing) -> Names:
+    """The files of a list, one of the first of which must be there: else it is no list."""
+    names = Names(listing.columns[labels.FILE])
     first = names[:LOOKED_FOR]
-    if first and not any((path.parent / name).exists() for name in first):
+    if first and not any((listing.path.parent / name).exists() for name in first):
         raise UserError(
-            f"{path}: no file {first[0]!r} beside it, nor any of the next {len(first) - 1}; "
-            "expected the name of a picture in each line, without quotes or commas"
+            f"{listing.path}: no file {first[0]!r} beside it, nor any of the next "
+            f"{len(first) - 1}; expected the name of a picture in each line, or a table with a "
+            f"column {labels.FILE!r}"
         )
+    return names
 
 
-def _check_there(path: Path, root: Path, names: Names) -> None:
-    """Whether all files are there, and something in them; does not read them."""
-    for name in names:
+def _labels_in(listing: Listing) -> Names:
+    """What a list says of each file, if it has labels."""
+    if labels.LABEL not in listing.columns:
+        return _nothing(len(listing))
+    listing.first_of(labels.FILE, [labels.LABEL], "another label")
+    return Names(listing.columns[labels.LABEL])
+
+
+def _check_there(path: Path, root: Path, source: Source) -> None:
+    """Checks that all files are there and not empty, without reading them."""
+    for row, name in enumerate(source.names):
         try:
-            size = os.stat(os.path.join(root, name)).st_size
+            reason = "" if os.stat(os.path.join(root, name)).st_size else "empty file"
         except OSError as error:
-            raise UserError(f"{path}: {name}: {error.strerror}") from error
-        if size == 0:
-            raise UserError(f"{path}: {name} is empty")
+            reason = error.strerror or "not readable"
+        if reason and source.listing:
+            raise source.listing.error(row, f"{name}: {reason}")
+        if reason:
+            raise UserError(f"{path}: {name}: {reason}")
 
 
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8-sig") as file:
-        for line in file:
-            if line.strip():
-                yield line.strip()
+def _nothing(count: int) -> Names:
+    """As many empty words."""
+    return Names(pa.array([""]).take(pa.nulls(count, pa.int64()).fill_null(0)))

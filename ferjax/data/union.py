@@ -21,7 +21,7 @@ def join(parts: Mapping[str, Dataset]) -> Dataset:
 
     Returns:
       A dataset whose coders are the ordered union of theirs, with -1 (nan) where a coder did not
-      annotate; a face's name begins with its set's. `labels["set"]` [N] int32 is the place of its
+      annotate; a face's name begins with its set's. `labels["set"]` [N] int32 is the index of its
       set in `parts`. Votes are not kept.
 
     Raises:
@@ -64,9 +64,9 @@ def _concatenated(
     lengths = [len(part.images) for part in parts]
     annotations = np.full((sum(lengths), len(coders)), UNKNOWN, np.int32)
     va = np.full((*annotations.shape, 2), np.nan, np.float32)
-    for start, (part, mine) in zip(np.cumsum([0, *lengths]), splits.values(), strict=False):
+    for start, (part, own) in zip(np.cumsum([0, *lengths]), splits.values(), strict=False):
         rows = slice(start, start + len(part.images))
-        columns = [coders.index(name) for name in mine]
+        columns = [coders.index(name) for name in own]
         annotations[rows, columns] = part.labels["annotations"]
         va[rows, columns] = part.labels["va"]
     groups: Sequence[str] = ()

@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 
 from ferjax import truth
-from ferjax.data import crowd, prepared
-from ferjax.data.datasets.cifar10 import dataset, files
+from ferjax.data import crowd
+from ferjax.data.datasets import cifar10
 
 LISTS = {
     "ltnet_noise_60_70_80.csv": ("coder_60", "coder_70", "coder_80"),
     "cifar10n.csv": ("random1", "random2", "random3"),
 }
-CLASSES = len(files.CLASSES)
+CLASSES = len(cifar10.CLASSES)
 
 
 def main() -> None:
@@ -32,10 +32,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dir", type=Path, required=True)
     folder = parser.parse_args().dir
-    rows = prepared.read_rows(folder / "train_labels.csv", ["index", "label", "class"])
-    known = np.array([int(label) for _, (_, label, _) in rows])
+    known = cifar10.read_truth(folder / "train_labels.csv")
     for name, coders in LISTS.items():
-        said = dataset.read_list(folder / name, len(known))
+        said = cifar10.read_list(folder / name, len(known))
         annotations = np.stack([said[coder] for coder in coders], axis=1)
         report: dict[str, Any] = {"list": name} | {c: right(said[c], known) for c in coders}
         votes = [right(majority(annotations, seed), known) for seed in range(10)]

@@ -9,10 +9,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from ferjax.data import crowd, datasets
-from ferjax.data.datasets.cifar10 import dataset, files
+from ferjax.data.datasets import cifar10
 from ferjax.errors import UserError
 
 REAL = Path("../shared/data/cifar10")
+SMALL = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
 LABELS = {"train": [6, 9, 9, 4], "test": [3, 8]}
 
 
@@ -22,7 +23,7 @@ def pixels(split, row):
 
 
 def write_labels(folder, split):
-    rows = [f"{row},{y},{files.CLASSES[y]}" for row, y in enumerate(LABELS[split])]
+    rows = [f"{row},{y},{cifar10.CLASSES[y]}" for row, y in enumerate(LABELS[split])]
     (folder / f"{split}_labels.csv").write_text("\n".join(["index,label,class", *rows]) + "\n")
 
 
@@ -49,14 +50,14 @@ def pictures(tmp_path):
 def binary(tmp_path):
     folder = tmp_path / "binary"
     folder.mkdir()
-    for split, names in files.BINARY.items():
+    for split, names in cifar10.BINARY.items():
         for k, name in enumerate(names):
             rows = range(len(LABELS[split])) if k == 0 else []
             records = [
                 np.concatenate([[LABELS[split][r]], pixels(split, r).transpose(2, 0, 1).ravel()])
                 for r in rows
             ]
-            content = np.array(records or [np.zeros(files.RECORD)], np.uint8)
+            content = np.array(records or [np.zeros(cifar10.RECORD)], np.uint8)
             (folder / name).write_bytes(content.tobytes())
     return folder
 
@@ -105,7 +106,14 @@ def test_the_official_binary_version(binary):
         ("train_labels.csv", None, "train_labels.csv: no such file"),
         ("train_labels.csv", "index,label,class\n0,6,frog\n", "4 pictures, but .* lists 1"),
         ("test_labels.csv", "index,label,class\n0,3,dog\n", "label 3 is cat, not 'dog'"),
-        ("test/00001.png", b"no picture", r"test/00001.png: not a picture of 32×32"),
+        (
+            "test_labels.csv",
+            "index,label,class\n1,3,cat\n0,8,ship\n",
+            r"csv:2: expected index 0, not 1",
+        ),
+        ("test_labels.csv", "index,class\n0,cat\n", "test_labels.csv:1: no column 'label'"),
+        ("test/00001.png", b"no picture", r"test/00001.png: image is corrupt \(1 in all\)"),
+        ("test/00001.png", SMALL, r"test/00001.png: image is 8×8 pixels"),
     ],
 )
 def test_mistakes_are_named(pictures, name, content, message):
@@ -129,8 +137,8 @@ def test_real_lists_are_as_wrong_as_published(tmp_path):
     """The three coders of the paper err 40, 30 and 20 % of the time, and EM makes 87.4 % of them.
 
     The lists are checked without the pictures, which would take ten seconds to prepare."""
-    truth = np.array(files._read_labels(REAL / "train_labels.csv"))
-    said = dataset.read_list(REAL / "ltnet_noise_60_70_80.csv", len(truth))
+    truth = cifar10.read_truth(REAL / "train_labels.csv")
+    said = cifar10.read_list(REAL / "ltnet_noise_60_70_80.csv", len(truth))
     annotations = np.stack(list(said.values()), axis=1)
     np.testing.assert_allclose(
         (annotations == truth[:, None]).mean(axis=0), [0.6, 0.7, 0.8], atol=0.01

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ferjax.data import pipeline, union
-from ferjax.data.record import Names
+from ferjax.data.record import Concatenated, InMemory, Names, Subset
 from ferjax.errors import UserError
 from tests import tiny
 
@@ -78,3 +78,21 @@ def test_names_are_strings_without_an_object_for_each():
     assert names[3:5] == ["3.png", "4.png"]
     assert list(names.take(np.array([7, 2]))) == ["7.png", "2.png"]
     assert list(Names.of(())) == []
+
+
+class MaybeDamaged(InMemory):
+    in_memory = False
+    may_be_damaged = True
+
+
+def test_sources_that_cannot_be_damaged_are_cached_beside_others():
+    sound, other = dataset(6, ("ann",)), dataset(5, ("bot",), 1)
+    damaged = MaybeDamaged(other.train.images.array)
+    other = other.with_split("train", other.train._replace(images=damaged))
+    split = union.join({"a": sound, "b": other}).train
+    rows = np.arange(11, dtype=np.int32)
+    cached = pipeline.cache(split.take(rows)).images
+    assert isinstance(cached, Subset)
+    assert isinstance(cached.images, Concatenated)
+    assert cached.images.sources[1] is damaged
+    np.testing.assert_array_equal(cached.faces(rows), split.images.faces(rows))

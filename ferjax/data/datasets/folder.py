@@ -9,87 +9,116 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int32
 
-from ferjax.data import sources
-from ferjax.data.record import CLASSES, UNKNOWN, Dataset, InMemory, Names, Split
+from ferjax.data import labels, sources, table
+from ferjax.data.record import CLASSES, UNKNOWN, Concatenated, Dataset, Images, Names, Split
+from ferjax.data.table import Table
 from ferjax.errors import UserError
 
-MIN_SIZE = 8
 CHANNELS = (1, 3)
+CHUNK = 64  # pictures decoded at once only to check them
 
 
 def load(config: ml_collections.ConfigDict) -> Dataset:
-    """The pictures at `path`, and those at `test_path` to evaluate on; see `sources.find`.
+    """Loads the pictures at `path`, and those at `test_path` to evaluate on; see `sources.find`.
 
     Args:
       config: `path` and `test_path` (either may be empty: no faces); `coder`, the name of whoever
         gave the labels, or empty for faces that nobody labelled; `classes`, how many of `CLASSES`
         there are; `image_size` in pixels; `channels`, 1 (grey) or 3. Labels are classes: the names
-        of the pictures' folders, or the last words in the lines of a list.
+        of the pictures' folders, or what a list says.
 
     Returns:
       Training faces whose truth nobody knows: there is the coder's word alone. That of test faces
       is their label.
 
     Raises:
-      UserError: for a place without pictures, a label that is no class, a size out of range,
+      UserError: for a path without pictures, a label that is no class, a size out of range,
         labelled training pictures that are not there, or test pictures that are damaged or among
         the training ones.
     """
-    if config.image_size < MIN_SIZE:
-        raise UserError(f"data.image_size must be at least {MIN_SIZE}, not {config.image_size}")
+    table.check_size(config.image_size)
     if config.channels not in CHANNELS:
         raise UserError(f"data.channels must be 1 or 3, not {config.channels}")
     if not 2 <= config.classes <= len(CLASSES):
         raise UserError(f"data.classes must be 2 to {len(CLASSES)}, not {config.classes}")
     if not config.path and not config.test_path:
         raise UserError("data.path is not set: a folder of pictures, a list, or ArrayRecord")
-    coders = (config.coder,) if config.coder else ()
-    size, channels, classes = config.image_size, config.channels, CLASSES[: config.classes]
-    train = test = _no_faces(size, channels, len(coders))
-    if config.path and coders:
-        train = labelled(Path(config.path), size, channels, classes, len(coders))
-        train = train._replace(truth=np.full_like(train.truth, UNKNOWN))
-    elif config.path:
-        found = sources.find(Path(config.path), size, channels)
-        train = _split(found, np.full(len(found.names), UNKNOWN, np.int32), coders=0)
-    if config.test_path:
-        test = to_test(Path(config.test_path), size, channels, classes, len(coders))
-        check_apart(train, "data.path", {"data.test_path": test})
-    return Dataset(
+    fields = {"train": config.path, "test": config.test_path}
+    paths = {part: Path(path) for part, path in fields.items() if path}
+    classes, shape = CLASSES[: config.classes], (config.image_size,) * 2 + (config.channels,)
+    listed, images = read(paths, shape[0], shape[2], classes, config.coder)
+    dataset = table.to_dataset(listed, images, {part: (part,) for part in fields}, shape)
+    check_readable(dataset.test)
+    check_apart(dataset.train, "data.path", {"data.test_path": dataset.test})
+    return dataset
+
+
+def read(
+    paths: Mapping[str, Path], size: int, channels: int, classes: tuple[str, ...], coder: str = ""
+) -> tuple[Table, Images]:
+    """Reads the pictures at some paths, and their labels.
+
+    Args:
+      paths: 'train', 'test' or both.
+      size: side of the squares that the pictures become, in pixels.
+      channels: 1, grey; or 3, RGB.
+      classes: names of the classes.
+      coder: who labelled the pictures; '': nobody, those to train on have no labels.
+
+    Raises:
+      UserError: for a path without pictures, a label that is no class, or as `sources.find`.
+    """
+    origins = {
+        part: sources.find(path, size, channels, labelled=part == "test" or bool(coder))
+        for part, path in paths.items()
+    }
+    given = {
+        part: _labels(paths[part], source, classes)
+        if part == "test" or coder
+        else np.full(len(source.names), UNKNOWN, np.int32)
+        for part, source in origins.items()
+    }
+    part = np.repeat(list(origins), [len(source.names) for source in origins.values()])
+    every = np.concatenate(list(given.values()))
+    coders = (coder,) if coder else ()
+    listed = Table(
         classes=classes,
         coders=coders,
-        image_shape=(size, size, channels),
-        splits={"train": train, "test": test},
-        label=config.coder or "majority",
+        files=Names(pa.concat_arrays([source.names.array for source in origins.values()])),
+        part=part,
+        labels=np.repeat(every[:, None], len(coders), axis=1),
+        truth=np.where(part == "test", every, UNKNOWN).astype(np.int32),
+        label=coder or "majority",
     )
+    return listed, Concatenated([source.pictures for source in origins.values()])
 
 
-def labelled(
-    path: Path, size: int, channels: int, classes: Sequence[str], coders: int = 0
-) -> Split:
-    """The pictures at a place whose truth is known, and given by each coder; see `sources.find`.
-
-    Raises:
-      UserError: for a place without pictures, a label that is no class, or as `sources.find`.
-    """
-    found = sources.find(path, size, channels, labelled=True)
-    return _split(found, _classes(path, found, classes), coders)
-
-
-def to_test(path: Path, size: int, channels: int, classes: Sequence[str], coders: int = 0) -> Split:
-    """The same, of pictures that are all looked at now, and not after hours of training.
+def to_test(path: Path, size: int, channels: int, classes: Sequence[str]) -> Split:
+    """Loads labelled pictures to evaluate on, and decodes each one to see that it can be read.
 
     Raises:
-      UserError: as `labelled`, or for a damaged picture.
+      UserError: as `read`, or for a damaged picture.
     """
-    split = labelled(path, size, channels, classes, coders)
-    for row in range(len(split.images)):
-        split.images[row]  # one at a time: they need not all fit into memory
+    listed, images = read({"test": path}, size, channels, tuple(classes))
+    parts = {"train": (), "test": ("test",)}
+    split = table.to_dataset(listed, images, parts, (size, size, channels)).test
+    check_readable(split)
     return split
 
 
+def check_readable(split: Split) -> None:
+    """Checks now, and not after hours of training, that every picture can be decoded.
+
+    Raises:
+      UserError: naming one that is damaged.
+    """
+    rows = np.arange(len(split.images))
+    for first in range(0, len(rows), CHUNK):  # they need not all fit into memory
+        split.images.faces(rows[first : first + CHUNK])
+
+
 def check_apart(train: Split, train_field: str, tests: Mapping[str, Split]) -> None:
-    """Whether no training picture is a test picture, too, see `sources.Pictures.paths`.
+    """Checks that no file is trained and tested on, see `record.Images.paths`.
 
     Args:
       train: the training faces.
@@ -99,14 +128,10 @@ def check_apart(train: Split, train_field: str, tests: Mapping[str, Split]) -> N
     Raises:
       UserError: naming one that is, and both fields.
     """
-    if not isinstance(train.images, sources.Pictures):
-        return  # there are none
     paths = train.images.paths()
     for field, test in tests.items():
-        if not isinstance(test.images, sources.Pictures):
-            continue
-        shared = pc.is_in(paths, value_set=test.images.paths())
-        count = pc.sum(shared).as_py()
+        shared = pc.is_in(paths, value_set=test.images.paths().drop_null())
+        count = pc.sum(shared).as_py() or 0
         if count:
             first = train.names[pc.index(shared, pa.scalar(True)).as_py()]
             raise UserError(
@@ -115,39 +140,17 @@ def check_apart(train: Split, train_field: str, tests: Mapping[str, Split]) -> N
             )
 
 
-def _split(found: sources.Source, truth: Int32[np.ndarray, " rows"], coders: int) -> Split:
-    """Pictures, with their truth for the label that each coder gave."""
-    return Split(
-        images=found.pictures,
-        labels={
-            "annotations": np.repeat(truth[:, None], coders, axis=1),
-            "va": np.full((len(truth), coders, 2), np.nan, np.float32),
-        },
-        truth=truth,
-        truth_va=np.full((len(truth), 2), np.nan, np.float32),
-        names=found.names,
-    )
-
-
-def _no_faces(size: int, channels: int, coders: int) -> Split:
-    faces = InMemory(np.zeros((0, size, size, channels), np.uint8))
-    nothing = sources.Source(faces, Names.of(()), Names.of(()))
-    return _split(nothing, np.zeros(0, np.int32), coders)
-
-
-def _classes(
-    path: Path, found: sources.Source, classes: Sequence[str]
+def _labels(
+    path: Path, source: sources.Source, classes: Sequence[str]
 ) -> Int32[np.ndarray, " rows"]:
-    """Places of the labels found at `path` among the classes, whose names they are."""
-    encoded = found.labels.array.dictionary_encode()
-    known = {name: place for place, name in enumerate(classes)}
-    different = encoded.dictionary.to_pylist()
-    places = np.array([known.get(word.lower(), UNKNOWN) for word in different], np.int32)
-    truth = places[encoded.indices.to_numpy()]
-    if (truth == UNKNOWN).any():
-        row = int((truth == UNKNOWN).argmax())
+    """The classes that the labels of some pictures name."""
+    if source.listing is not None:
+        return source.listing.choices(labels.LABEL, classes)
+    indices = labels.index_of(source.labels.array, classes)
+    if (indices == UNKNOWN).any():
+        row = int((indices == UNKNOWN).argmax())
         raise UserError(
-            f"{path}: {found.names[row]}: label {found.labels[row]!r} is none of "
+            f"{path}: {source.names[row]}: label {source.labels[row]!r} is none of "
             f"{', '.join(classes)}"
         )
-    return truth
+    return indices

@@ -1,0 +1,124 @@
+"""The one reader of labels: every form they come in, and one clear line for what is wrong."""
+
+import codecs
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ferjax.data import labels
+from ferjax.data.record import Names
+from ferjax.errors import UserError
+
+ROWS = [("a.png", "happy"), ("my face.png", "sad"), ("deep/c.png", "fear")]
+TEXTS = {
+    "list.txt": "a.png happy\n\nmy face.png\tsad\ndeep/c.png   fear  \n",
+    "quoted.txt": '"a.png" "happy"\n"my face.png" sad\n"deep/c.png" fear',
+    "windows.txt": "\ufeffa.png happy\r\nmy face.png sad\r\ndeep\\c.png fear\r\n",
+    "table.csv": "file,label,age\na.png,happy,3\n my face.png , sad ,4\n\ndeep/c.png,fear,5\n",
+    "table.tsv": "Emotion\tImage Name\nhappy\ta.png\nsad\tmy face.png\nfear\tdeep\\c.png\n",
+    "excel.csv": '\ufefffile;label\r\na.png;happy\r\n"my face.png";sad\r\ndeep/c.png;fear\r\n;\r\n',
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_form_of_a_list_is_read_alike(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(TEXTS[name].encode())
+    listing = labels.read_list(path)
+    columns = (listing.columns["file"].to_pylist(), listing.columns["label"].to_pylist())
+    assert list(zip(*columns, strict=True)) == ROWS
+
+
+def test_parquet_is_a_table_too(tmp_path):
+    path = tmp_path / "part-00000.parquet"
+    word = pa.array([label for _, label in ROWS]).dictionary_encode()
+    pq.write_table(
+        pa.table({"index": [3, 4, 5], "file": [name for name, _ in ROWS], "label": word}), path
+    )
+    listing = labels.read_list(path)
+    assert listing.columns["label"].to_pylist() == ["happy", "sad", "fear"]
+    assert labels.read_table(path).numbers("index", 5).tolist() == [3, 4, 5]
+    with pytest.raises(UserError, match=r"part-00000\.parquet:2: unknown label 'sad', expected fe"):
+        listing.choices("label", ("fear", "happy"))
+    pq.write_table(pa.table({"x": [1]}), path)
+    with pytest.raises(UserError, match=r"part-00000\.parquet:1: expected columns file and label"):
+        labels.read_list(path)
+
+
+def test_names_alone_are_a_list_without_labels(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text('a.png\n"my face.png"\n\n')
+    names = labels.read_list(path, labelled=False).columns["file"]
+    assert names.to_pylist() == ["a.png", "my face.png"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("file,label\na,1\n\nb,2,3\n", r"t\.csv:4: 3 columns, expected 2"),
+        ("file,label\na,1\n  \nb\n", r"t\.csv:4: 1 columns, expected 2"),
+        ("file,label\na,1\n\n\nb,10\n", r"t\.csv:5: '10' is not a whole number from 0 to 9"),
+        ("file,label\na,-1\n", r"t\.csv:2: '-1' is not a whole number from 0 to 9"),
+        ("file,label\na,99999999999999999999\n", r"t\.csv:2: '9+' is not a whole number"),
+        ("file,label\na,\n", r"t\.csv:2: '' is not a whole number"),
+        ("file,age\na,1\n", r"t\.csv:1: no column 'label', there are file, age"),
+        ("label,label\n1,1\n", r"t\.csv:1: more than one column 'label'"),
+        ("", r"t\.csv:1: no column 'label'"),
+        ("file,label\na,1\nb\xe9,2\n", r"t\.csv:3: .* this is not UTF-8 text"),
+        ("file,label\n\0,1\n", r"t\.csv:2: .* this is not UTF-8 text"),
+    ],
+)
+def test_a_mistake_is_named_by_file_and_line(tmp_path, content, message):
+    path = tmp_path / "t.csv"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=message):
+        labels.read_table(path, ["label"]).numbers("label", 9)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.csv: No such file"):
+        labels.read_table(tmp_path / "nowhere.csv")
+
+
+def test_lines_are_counted_through_a_long_file(tmp_path):
+    """Arrow reads blocks of a megabyte."""
+    rows = [f"face{row:07d}.png,{row % 7}" for row in range(200_000)]
+    rows.insert(150_000, "   ")
+    rows.insert(190_000, "bad.png,7")
+    (tmp_path / "t.csv").write_text("\n".join(["file,label", *rows]))
+    table = labels.read_table(tmp_path / "t.csv")
+    assert len(table) == 200_001
+    with pytest.raises(UserError, match=r"t\.csv:190002: '7' is not a whole number from 0 to 6"):
+        table.numbers("label", 6)
+    rows.insert(195_000, "bad.png")
+    (tmp_path / "t.csv").write_text("\n".join(["file,label", *rows]))
+    with pytest.raises(UserError, match=r"t\.csv:195002: 1 columns, expected 2"):
+        labels.read_table(tmp_path / "t.csv")
+
+
+def test_unknown_labels_are_numbers_where_they_may_be(tmp_path):
+    (tmp_path / "t.csv").write_text("index,ann\n0,-1\n1,4\n")
+    listing = labels.read_table(tmp_path / "t.csv")
+    assert listing.numbers("ann", 9, unknown=True).tolist() == [-1, 4]
+    with pytest.raises(UserError, match="'-1' is not a whole number"):
+        listing.numbers("ann", 9)
+
+
+def test_a_file_listed_again_must_say_the_same(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes(codecs.BOM_UTF8 + b"b 1\na 2\nb 1\n")
+    first, counts = labels.read_list(path).first_of("file", ["label"], "another label")
+    assert (first.tolist(), counts.tolist()) == ([0, 1], [2, 1])
+    path.write_text("b 1\na 2\n\nb 2\na 1\n")
+    with pytest.raises(UserError, match=r"list\.txt:4: b is listed again with another label"):
+        labels.read_list(path).first_of("file", ["label"], "another label")
+
+
+def test_names_are_looked_up(tmp_path):
+    (tmp_path / "list.txt").write_text("b 1\na 2\n")
+    listing = labels.read_list(tmp_path / "list.txt")
+    assert listing.rows_of("file", ["a", "c", "b"]).tolist() == [1, -1, 0]
+    assert listing.rows_of("file", Names.of(["a"])).tolist() == [1]
+    assert listing.where(np.array([False, True])).rows_of("file", ["a", "b"]).tolist() == [0, -1]
