@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs.datasets import cifar10, faces, ferplus, synthetic
+from configs.datasets import cifar10, faces, ferplus, synthetic, tfds
 from configs.datasets.common import set_data, union
 from ferjax.errors import UserError
 
@@ -18,6 +18,7 @@ DATASETS = {
     "cifar10n": cifar10.human,
     "cifar10n_small": cifar10.human_small,
     "faces": faces.get_config,
+    "tfds": tfds.get_config,
 }
 
 

@@ -1,11 +1,11 @@
-"""Face datasets, all giving the same record; one package for each that is read from files."""
+"""Datasets by name, all giving the same record; README.md says how to add one."""
 
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
 from ferjax.data import synthetic, union
-from ferjax.data.datasets import cifar10, ferplus, folder
+from ferjax.data.datasets import cifar10, ferplus, folder, tfds
 from ferjax.data.record import Dataset
 from ferjax.errors import UserError
 
@@ -14,15 +14,15 @@ DATASETS: dict[str, Callable[[ConfigDict], Dataset]] = {
     "ferplus": ferplus.load,
     "cifar10": cifar10.load,
     "folder": folder.load,
+    "tfds": tfds.load,
 }
-
 
 UNION = "union"
 """The name of several datasets as one, `config.sets`."""
 
 
 def load(config: ConfigDict) -> Dataset:
-    """The dataset `config.name`, by the other fields of `config`.
+    """Loads the dataset `config.name`, by the other fields of `config`.
 
     Raises:
       UserError: for an unknown name, or a mistake in the data.
@@ -42,7 +42,7 @@ def load(config: ConfigDict) -> Dataset:
 
 
 def _part(config: ConfigDict, name: str) -> Dataset | None:
-    """A set of a union; None for a folder that no place is given for."""
+    """A set of a union; None for a folder whose paths are both empty."""
     part = config.sets[name]
     if part.name == "folder" and not part.path and not part.test_path:
         return None
