@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     data.dataset = ""  # NAME[/CONFIG][:VERSION]
     data.dir = ""  # where TFDS put it; '': ~/tensorflow_datasets
     data.image_size = 0  # 0: as the pictures are, if all are squares of one size
+    data.channels = 0  # 1: grey, 3: RGB; 0: as the set has
     data.train_parts = ("train",)
     data.test_part = ""  # '': test if there is one, else validation
     data.subset = 0  # training pictures drawn; 0: all

@@ -6,8 +6,10 @@ Parquet file is its row, counted from 1.
 """
 
 import codecs
+import contextlib
 import csv
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,9 @@ SPELLINGS = {
 
 DELIMITERS = ",\t;"
 PARQUET = b"PAR1"
+SHOWN = 80
+"""Letters of a line that an error shows."""
+
 LINE = r'^(?:"(?P<quoted>[^"]*)"|(?P<plain>.*\S))\s+"?(?P<label>[^\s"]+)"?$'
 
 
@@ -148,7 +153,7 @@ def read_list(path: str | Path, *, labelled: bool = True) -> Listing:
     wanted = (FILE, LABEL) if labelled else (FILE,)
     data = _bytes(path)
     if data.startswith(PARQUET):
-        header = pq.read_schema(path).names
+        header = _parquet_header(path)
     else:
         header = _cells(_text(path, data).partition(b"\n")[0])
     spelt = {name: _spelling(header, name) for name in wanted}
@@ -174,7 +179,7 @@ def read_table(path: str | Path, columns: Sequence[str] = ()) -> Listing:
 
     Raises:
       UserError: for a file that cannot be read or is no text, a column that is missing or there
-        twice, or a row of another length.
+        twice, a row of another length, or a quote that is not closed on its line.
     """
     path = Path(path)
     data = _bytes(path)
@@ -183,6 +188,7 @@ def read_table(path: str | Path, columns: Sequence[str] = ()) -> Listing:
     first, _, rest = _text(path, data).partition(b"\n")
     header = _cells(first)
     columns = _check_header(path, header, columns)
+    _check_quotes(path, rest, _delimiter(first))
     listing = _read_csv(path, len(header), rest, _delimiter(first))
     cells = {name: listing.columns[str(header.index(name))] for name in columns}
     return dataclasses.replace(listing, columns=cells)
@@ -203,8 +209,13 @@ def _bytes(path: Path) -> bytes:
 
 
 def _text(path: Path, data: bytes) -> bytes:
-    """The bytes without a byte order mark, if they are text."""
+    """The text in UTF-8 without a byte order mark, its lines ending in a line feed."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # Excel's "Unicode text"
+        with contextlib.suppress(UnicodeDecodeError):
+            data = data.decode("utf-16").encode()
     data = data.removeprefix(codecs.BOM_UTF8)
+    if b"\n" not in data:
+        data = data.replace(b"\r", b"\n")
     end = data.find(b"\0")
     try:
         data.decode()
@@ -222,7 +233,10 @@ def _delimiter(header: bytes) -> str:
 
 def _cells(header: bytes) -> list[str]:
     rows = csv.reader([header.decode().strip()], delimiter=_delimiter(header))
-    return [cell.strip() for cell in next(rows, [])]
+    try:
+        return [cell.strip() for cell in next(rows, [])]
+    except csv.Error:  # a line that is no header, such as all of a JSON file
+        return []
 
 
 def _spelling(header: Sequence[str], name: str) -> str:
@@ -253,10 +267,35 @@ def _split_lines(path: Path, text: bytes, labelled: bool) -> Listing:
     parts = pc.extract_regex(cells, LINE)
     if parts.null_count:
         row = pc.index(pc.is_null(parts), pa.scalar(True)).as_py()
-        raise listing.error(row, f"expected '<file name> <label>', got {cells[row].as_py()!r}")
+        raise listing.error(
+            row, f"expected '<file name> <label>', got {_shown(cells[row].as_py())}"
+        )
     quoted, plain, label = parts.flatten()
     names = pc.if_else(pc.equal(plain, ""), quoted, plain)
     return dataclasses.replace(listing, columns={FILE: names, LABEL: label})
+
+
+def _shown(line: str) -> str:
+    return repr(line if len(line) <= SHOWN else f"{line[:SHOWN]}...")
+
+
+def _check_quotes(path: Path, rest: bytes, delimiter: str) -> None:
+    """Checks that every quote is closed on its line: Arrow would take the next rows into the cell.
+
+    Args:
+      path: for the error.
+      rest: the lines after the header.
+      delimiter: what separates cells.
+    """
+    if b'"' not in rest:
+        return
+    lines = pc.split_pattern(pa.array([rest.decode()]), "\n").values
+    start = f"(^|{re.escape(delimiter)})"
+    unquoted = pc.replace_substring_regex(lines, rf'{start}"(?:[^"]|"")*"', r"\1")
+    opened = pc.index(pc.match_substring_regex(unquoted, rf'{start}"'), pa.scalar(True)).as_py()
+    if opened >= 0:
+        line = _shown(lines[opened].as_py().rstrip())
+        raise UserError(f"{path}:{opened + 2}: a quote is not closed on its line: {line}")
 
 
 def _read_csv(path: Path, width: int, rest: bytes, delimiter: str) -> Listing:
@@ -300,9 +339,16 @@ def _read_csv(path: Path, width: int, rest: bytes, delimiter: str) -> Listing:
     return Listing(path, columns, lines).where(filled)
 
 
+def _parquet_header(path: Path) -> list[str]:
+    try:
+        return pq.read_schema(path).names
+    except pa.ArrowException as error:
+        raise UserError(f"{path}: not a readable Parquet table ({error})") from error
+
+
 def _read_parquet(path: Path, columns: Sequence[str]) -> Listing:
     try:
-        columns = _check_header(path, pq.read_schema(path).names, columns)
+        columns = _check_header(path, _parquet_header(path), columns)
         table = pq.read_table(path, columns=list(columns))
         cells = {
             name: _stripped(pc.fill_null(pc.cast(table[name], pa.string()), "")) for name in columns

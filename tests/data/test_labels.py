@@ -18,6 +18,7 @@ TEXTS = {
     "windows.txt": "\ufeffa.png happy\r\nmy face.png sad\r\ndeep\\c.png fear\r\n",
     "table.csv": "file,label,age\na.png,happy,3\n my face.png , sad ,4\n\ndeep/c.png,fear,5\n",
     "table.tsv": "Emotion\tImage Name\nhappy\ta.png\nsad\tmy face.png\nfear\tdeep\\c.png\n",
+    "mac.txt": "a.png happy\rmy face.png sad\rdeep/c.png fear\r",
     "excel.csv": '\ufefffile;label\r\na.png;happy\r\n"my face.png";sad\r\ndeep/c.png;fear\r\n;\r\n',
 }
 
@@ -29,6 +30,28 @@ def test_every_form_of_a_list_is_read_alike(tmp_path, name):
     listing = labels.read_list(path)
     columns = (listing.columns["file"].to_pylist(), listing.columns["label"].to_pylist())
     assert list(zip(*columns, strict=True)) == ROWS
+
+
+def test_a_table_in_utf_16_is_read_alike(tmp_path):
+    path = tmp_path / "table.txt"
+    path.write_bytes(TEXTS["table.tsv"].encode("utf-16"))
+    listing = labels.read_list(path)
+    assert listing.columns["label"].to_pylist() == ["happy", "sad", "fear"]
+
+
+@pytest.mark.parametrize("read", [labels.read_list, labels.read_table])
+def test_damaged_parquet_is_one_line(tmp_path, read):
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(UserError, match=r"t\.parquet: not a readable Parquet table"):
+        read(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("content", ['{"a": "' + "x" * 200_000 + '"}', "file,\rlabel\na,1\n"])
+def test_what_is_no_list_is_refused_in_a_short_line(tmp_path, content):
+    (tmp_path / "t.json").write_bytes(content.encode())
+    with pytest.raises(UserError, match=r"t\.json:[12]: expected '<file name> <label>'") as error:
+        labels.read_list(tmp_path / "t.json")
+    assert len(str(error.value)) < 300
 
 
 def test_parquet_is_a_table_too(tmp_path):
@@ -68,6 +91,9 @@ def test_names_alone_are_a_list_without_labels(tmp_path):
         ("", r"t\.csv:1: no column 'label'"),
         ("file,label\na,1\nb\xe9,2\n", r"t\.csv:3: .* this is not UTF-8 text"),
         ("file,label\n\0,1\n", r"t\.csv:2: .* this is not UTF-8 text"),
+        ('file,label\n"a",1\n"b,2\nc,3\n', r"t\.csv:3: a quote is not closed .*: '\"b,2'"),
+        ('file,label\na,"1\nb,"2"\nc,3\n', r"t\.csv:2: a quote is not closed"),
+        ('file,label\n"a ""b""",1\nc"d,2\ne,x\n', r"t\.csv:4: 'x' is not a whole number"),
     ],
 )
 def test_a_mistake_is_named_by_file_and_line(tmp_path, content, message):

@@ -84,6 +84,7 @@ def load(folder, dataset="shapes", **changes):
         "dataset": dataset,
         "dir": str(folder),
         "image_size": 0,
+        "channels": 0,
         "train_parts": ("train",),
         "test_part": "",
         "subset": 0,
@@ -105,6 +106,8 @@ def test_a_set_is_loaded_by_its_name(folder):
     assert data.train.images.faces(np.arange(3))[:, 0, 0, 0].tolist() == [0, 1, 2]
     assert data.test.images.faces(np.arange(2))[:, 0, 0, 0].tolist() == [10, 11]
     assert load(folder, "shapes:1.2.0", image_size=8).image_shape == (8, 8, 3)
+    grey = load(folder, channels=1)
+    assert grey.image_shape == grey.train.images[0].shape == (12, 12, 1)
 
 
 def test_classes_of_faces_are_put_into_our_order(folder):
@@ -124,6 +127,7 @@ def test_classes_of_faces_are_put_into_our_order(folder):
         ("shapes", {"test_part": "val"}, "shapes: no split 'val', there are test, train"),
         ("shapes", {"test_part": "train"}, "shapes: split 'train' is used twice"),
         ("shapes", {"image_size": 4}, "data.image_size must be at least 8"),
+        ("shapes", {"channels": 2}, "data.channels must be 1, 3 or 0"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_in_a_line(folder, dataset, changes, message):
@@ -157,3 +161,20 @@ def test_an_incomplete_set_is_named(tmp_path):
     shard.unlink()
     with pytest.raises(UserError, match=r"shapes: incomplete, there is no .*-test\.array_record"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("features.json", "TFDS cannot read what describes the set"),
+        ("dataset_info.json", "TFDS cannot read what describes the set"),
+        ("*-train.*", "a record is damaged or has no 'kind'"),
+    ],
+)
+def test_a_damaged_set_is_named_in_a_line(tmp_path, pattern, message):
+    prepare(Shapes, tmp_path)
+    (path,) = tmp_path.glob(f"shapes/1.2.0/{pattern}")
+    path.write_bytes(path.read_bytes()[:9])
+    with pytest.raises(UserError, match=rf"shapes/1\.2\.0: {message}") as error:
+        load(tmp_path)
+    assert "\n" not in str(error.value)

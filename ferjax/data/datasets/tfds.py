@@ -33,7 +33,8 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     Args:
       config: `dataset`, its `NAME[/CONFIG][:VERSION]` (by default the only config and the newest
         version); `dir`, where TFDS put it (empty: `~/tensorflow_datasets`); `image_size` in pixels
-        (0: that of the set, if all its pictures are squares of one size); `train_parts` and
+        (0: that of the set, if all its pictures are squares of one size); `channels`, 1 (grey) or 3
+        (0: those of the set); `train_parts` and
         `test_part`, names of its splits (an empty test part: `test`, else `validation`); `subset`,
         how many training pictures to draw by `seed` (0: all).
 
@@ -52,6 +53,9 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     *sides, channels = info.features[image].shape
     size = config.image_size or _size(config.dataset, sides)
     table.check_size(size)
+    if config.channels not in (0, 1, 3):
+        raise UserError(f"data.channels must be 1, 3 or 0 (the set's own), not {config.channels}")
+    channels = config.channels or (1 if channels == 1 else 3)
     splits = sorted(info.splits)
     test = config.test_part or next((name for name in TEST_PARTS if name in splits), TEST_PARTS[0])
     parts = {"train": tuple(config.train_parts), "test": (test,)}
@@ -80,7 +84,6 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         truth=truth,
         label=coder,
     )
-    channels = channels if channels == 1 else 3
     pictures = [
         RecordImages(
             size=size,
@@ -110,7 +113,7 @@ def open_info(dataset: str, data_dir: str = "") -> tfds.core.DatasetInfo:
       data_dir: where TFDS put it; '': `~/tensorflow_datasets`.
 
     Raises:
-      UserError: if it is not there, or not as ArrayRecord.
+      UserError: if it is not there, damaged, or not as ArrayRecord.
     """
     root = Path(data_dir) if data_dir else Path.home() / USUAL_DIR
     folder, _, version = dataset.partition(":")
@@ -124,7 +127,12 @@ def open_info(dataset: str, data_dir: str = "") -> tfds.core.DatasetInfo:
         )
     if version and version not in valid:
         raise UserError(f"{dataset}: no such version in {home}, there are {', '.join(valid)}")
-    info = tfds.builder_from_directory(versions[version or valid[-1]]).info
+    path = versions[version or valid[-1]]
+    try:
+        info = tfds.builder_from_directory(path).info
+    except Exception as error:  # JSON, protocol buffers and features each raise their own
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path}: TFDS cannot read what describes the set ({reason})") from error
     format_of = info.file_format.value if info.file_format else "unknown"
     if format_of != ARRAY_RECORD:
         raise UserError(
@@ -183,7 +191,11 @@ def _size(dataset: str, sides: list[int | None]) -> int:
 def _labels(files: tuple[str, ...], label: str) -> Int32[np.ndarray, " rows"]:
     """The label of each example, -1 where it has none."""
     examples = map(images.features, images.all_records(files))
-    return np.fromiter((example[label].int64_list.value[0] for example in examples), np.int32)
+    try:
+        return np.fromiter((example[label].int64_list.value[0] for example in examples), np.int32)
+    except Exception as error:  # ArrayRecord and protocol buffers each raise their own
+        folder = Path(files[0]).parent
+        raise UserError(f"{folder}: a record is damaged or has no {label!r} ({error})") from error
 
 
 def _in_our_order(
