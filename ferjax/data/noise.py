@@ -146,7 +146,7 @@ def apply(dataset: Dataset, config: ml_collections.ConfigDict, label: str) -> Da
         first three; `matrix` (rows of the transition); `list` (path) and `classes` (the list's
         own, empty for ours); `coder`, who errs (empty: the one that is trained on); `exact`;
         `seed`.
-      label: what the run trains on, see `data.record.given_labels`.
+      label: what the run trains on, see `data.targets`.
 
     Raises:
       UserError: for a field that makes no sense, or where it isn't clear whose labels are meant.
