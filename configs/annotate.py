@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """The main stage of the trained run, on all faces."""
+    """Returns a config that labels all faces with the main stage of the trained run."""
     config = ConfigDict()
     config.run = "annotate"
     config.trained = ""
@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
 
 
 def annotation() -> ConfigDict:
-    """How faces are labelled."""
+    """Returns the settings of labelling."""
     config = ConfigDict()
     config.shard_size = 16_384  # faces in a file
     config.batch_size = 256

@@ -24,7 +24,7 @@ from configs.supervised import for_cpus
 
 
 def get_config(dataset: str = "synthetic") -> ConfigDict:
-    """Three stages: `baseline`, `teachers`, `student`."""
+    """Returns a config of three stages: `baseline`, `teachers`, `student`."""
     config = datasets.base(dataset)
     config.stages = ("baseline", "teachers", "student")
     config.headline = "student"

@@ -13,7 +13,7 @@ from configs import cct
 
 
 def get_config(dataset: str = "synthetic") -> ConfigDict:
-    """CCT's config, with the values to try."""
+    """Returns CCT's config, with the values to try."""
     config = cct.get_config(dataset)
     config.run = "sweep"
     config.sweep = "networks"

@@ -12,7 +12,7 @@ from configs.supervised import ADAPTED
 
 
 def get_config(dataset: str = "synthetic") -> ConfigDict:
-    """Two stages: `baseline`, `co_teaching`."""
+    """Returns a config of two stages: `baseline`, `co_teaching`."""
     config = datasets.base(dataset)
     config.stages = ("baseline", "co_teaching")
     config.headline = "co_teaching"

@@ -70,7 +70,7 @@ def authors_rates(recipe: ConfigDict) -> None:
 
 
 def long_start(recipe: ConfigDict) -> None:
-    """Lets T stay as it is until the network says something of the truth; the rate then falls."""
+    """Freezes T until the network has learnt something; learning rates fall linearly to zero."""
     recipe.transition.freeze_epochs = 3.0
     recipe.optimizer.epoch_decay = 1.0
     recipe.optimizer.power = 1.0

@@ -12,7 +12,7 @@ from configs.supervised import ADAPTED
 
 
 def get_config(dataset: str = "synthetic") -> ConfigDict:
-    """Two stages: `baseline`, `elr`."""
+    """Returns a config of two stages: `baseline`, `elr`."""
     config = datasets.base(dataset)
     config.stages = ("baseline", "elr")
     config.headline = "elr"

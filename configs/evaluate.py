@@ -1,17 +1,17 @@
-"""A finished run's model on any test sets, with means over groups of them.
+"""Evaluates a finished run's model on any test sets, with means over groups of them.
 
     python -m ferjax.main --config=configs/evaluate.py --config.trained=RUN --workdir=DIR \
         --config.groups.wild="(('RAF-DB', 'raf_db/test'), ('SFEW', 'sfew.txt'))" \
         --config.groups.posed="(('CK+', 'ck_plus'),)"
 
-A test set is a folder of folders named as the classes, or a list of `<file name> <class>`.
+A test set is a folder of folders named after the classes, or a list of `<file name> <class>`.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """The groups of the IPA2LT paper's Table 2; no sets."""
+    """Returns a config with the groups of the IPA2LT paper's Table 2, still without test sets."""
     config = ConfigDict()
     config.run = "evaluate"
     config.trained = ""

@@ -7,7 +7,7 @@
 
 J. Zeng, S. Shan and X. Chen, *Facial Expression Recognition with Inconsistently Annotated
 Datasets*, ECCV 2018, in three steps. A machine coder learns from each annotated dataset; each
-annotates all faces that it did not learn from, those that nobody annotated too; and LTNet learns
+annotates all faces it did not learn from, also those that nobody annotated; and LTNet learns
 from the union, where every face now has annotations of several coders: the human one of its set and
 the machine coders of the others. It starts from a network trained on the human annotations.
 
@@ -29,7 +29,7 @@ ANNOTATED = {"synthetic": ("east", "west"), "faces": ("affectnet", "raf_db")}
 
 
 def get_config(dataset: str = "synthetic") -> ConfigDict:
-    """A machine coder for each set, their annotations, `union`, and `ltnet`, which starts from it.
+    """Returns a config of `union`, `ltnet`, which starts from it, and a machine coder for each set.
 
     `comparators` names what LTNet is compared with, as in the paper's Table 2.
     """
@@ -59,7 +59,7 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
 
 
 def _on_humans(ltnet: ConfigDict) -> ConfigDict:
-    """One network, trained as LTNet is, on the mixture of human annotations."""
+    """Returns the recipe of one network, trained like LTNet on the mixture of human annotations."""
     recipe = recipes.alike(ltnet, "random")
     recipe.annotations, recipe.coders, recipe.set_weights = (), (), ()
     return recipe

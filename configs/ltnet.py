@@ -26,7 +26,7 @@ RATE = 0.4
 
 
 def get_config(dataset: str = "synthetic") -> ConfigDict:
-    """LTNet, and the mixture of all annotations; then what the data allow to compare them with."""
+    """Returns a config of LTNet and, trained alike, what it is compared with on this dataset."""
     return TABLES.get(dataset, one_run)(dataset)
 
 
@@ -53,7 +53,7 @@ def two_teams() -> dict[str, ConfigDict]:
 
 
 def hasten(recipe: ConfigDict) -> None:
-    """Shows on built-in faces in minutes what LTNet learns."""
+    """Shortens LTNet's recipe to minutes on built-in faces."""
     synthetic.hasten(recipe)
     coders.long_start(recipe)
     recipe.epochs = 30.0
@@ -63,7 +63,7 @@ def _built_in_faces(config: ConfigDict) -> None:
     hasten(config.ltnet)
     config.noise.kind = "none"
     datasets.set_data(config, datasets.union(two_teams()))
-    config.stages = ("mixture", "ltnet")  # of one annotation the majority is that
+    config.stages = ("mixture", "ltnet")  # the majority of one annotation is itself
 
 
 def _faces(config: ConfigDict) -> None:
@@ -72,7 +72,7 @@ def _faces(config: ConfigDict) -> None:
 
 
 def _confusion(mistakes: dict[str, str]) -> tuple[tuple[float, ...], ...]:
-    """A coder's matrix over the seven classes drawn: right but for these mistakes."""
+    """Returns the matrix [7, 7] of a coder who is right but for these mistakes, made at `RATE`."""
     matrix = np.eye(7)
     for truth, taken_for in mistakes.items():
         row = CLASSES.index(truth)

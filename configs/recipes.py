@@ -94,7 +94,7 @@ def inference(start: str = "majority", annotations: tuple[str, ...] = ()) -> Con
 
 
 def annotation(model: str) -> ConfigDict:
-    """Returns a recipe by which a stage's model labels the faces that it did not learn from."""
+    """Returns a recipe that has a stage's model label the faces it was not trained on."""
     config = ConfigDict()
     config.kind = "annotate"
     config.needs = ConfigDict({"model": model})

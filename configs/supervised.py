@@ -14,7 +14,7 @@ from configs.datasets import synthetic
 
 
 def get_config(dataset: str = "synthetic") -> ConfigDict:
-    """One stage, `supervised`, by CCT's recipe for one network."""
+    """Returns a config of one stage, `supervised`, by CCT's recipe for one network."""
     config = datasets.base(dataset)
     config.stages = ("supervised",)
     config.headline = "supervised"
@@ -24,7 +24,7 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
 
 
 def for_cpus(recipe: ConfigDict) -> None:
-    """Takes a batch small enough that a CPU's few steps learn wrong labels by heart."""
+    """Sets a batch small enough for wrong labels to be memorised in the few steps of a CPU run."""
     recipe.batch_size = 64
 
 

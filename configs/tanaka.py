@@ -12,7 +12,7 @@ from configs.supervised import ADAPTED
 
 
 def get_config(dataset: str = "synthetic") -> ConfigDict:
-    """Two stages: `baseline`, `tanaka`."""
+    """Returns a config of two stages: `baseline`, `tanaka`."""
     config = datasets.base(dataset)
     config.stages = ("baseline", "tanaka")
     config.headline = "tanaka"

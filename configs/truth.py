@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Dawid and Skene's EM from the majority's fractions."""
+    """Returns a config of Dawid and Skene's EM, started from the shares of votes."""
     config = ConfigDict()
     config.run = "truth"
     config.annotations = ""

@@ -174,7 +174,7 @@ def summarise(folder: Path, classes: Sequence[str], faces: Faces, workdir: Path)
 
 
 def format_result(result: dict[str, Any]) -> str:
-    """Formats what a run prints."""
+    """Formats how many faces a run labelled, skipped, and gave each class."""
     total = max(1, result["faces"] - result["skipped"])
     lines = [f"faces {result['faces']:,}, skipped {result['skipped']:,}"]
     lines += [f"{name:<10} {n:>10,} {n / total:7.1%}" for name, n in result["labels"].items()]

@@ -121,11 +121,11 @@ class Checkpoints:
         return step, {part: tree.get(part, {}) for part in parts}
 
     def latest_step(self) -> int | None:
-        """The step of the newest checkpoint."""
+        """Returns the step of the newest checkpoint, None if there is none."""
         return self._manager.latest_step()
 
     def latest(self) -> Path | None:
-        """The folder of the newest checkpoint."""
+        """Returns the folder of the newest checkpoint, None if there is none."""
         step = self.latest_step()
         return None if step is None else self._folder / str(step)
 
@@ -206,11 +206,11 @@ def _state(template: State, leaves: Leaves, where: Path) -> State:
     bare = template.replace(frozen=())
     flat = _flat(bare)
     expected = {name: (x.shape, x.dtype) for name, x in flat.items() if not _is_empty(x)}
-    found = {name: (x.shape, x.dtype) for name, x in leaves.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
+    saved = {name: (x.shape, x.dtype) for name, x in leaves.items()}
+    for name in sorted(expected.keys() | saved.keys()):
+        if expected.get(name) != saved.get(name):
             raise UserError(
-                f"{where} was saved by another model: {name} is {found.get(name)} there and "
+                f"{where} was saved by another model: {name} is {saved.get(name)} there and "
                 f"{expected.get(name)} here"
             )
     tree = traverse_util.unflatten_dict(flat | leaves, sep="/")

@@ -37,11 +37,11 @@ def multi_target(
 
 
 def disagreement(logits: Float[Array, "networks *batch classes"]) -> Float[Array, "*batch"]:
-    """Σ_j Σ_{k≠j} KL(p_k ‖ p_j) between all ordered pairs of networks, in nats; 0 for one network.
+    """Returns Σ_j Σ_{k≠j} KL(p_k ‖ p_j) over all ordered pairs of networks, in nats.
 
     Source: Gera & Balasubramanian, Consensual Collaborative Training (2021), the consistency loss.
-    Written as Σ_k Σ_c p_k (M·log p_k − Σ_j log p_j): the pair k = j adds nothing. Gradients flow
-    through both arguments of every KL.
+    Computed as Σ_k Σ_c p_k (M·log p_k − Σ_j log p_j): the pair k = j adds nothing, so one network
+    gives 0. Gradients flow through both arguments of every KL.
     """
     log_probs = jax.nn.log_softmax(logits)
     networks = logits.shape[0]

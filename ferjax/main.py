@@ -83,8 +83,8 @@ def execute(config: ConfigDict, workdir: Path) -> int:
     except UserError as error:
         return _say(f"error: {error}", USER_ERROR)
     except OSError as error:
-        place = f": {error.filename}" if error.filename else ""
-        return _say(f"error: {error.strerror or error}{place}", USER_ERROR)
+        where = f": {error.filename}" if error.filename else ""
+        return _say(f"error: {error.strerror or error}{where}", USER_ERROR)
     except preemption.Preempted as notice:
         return _say(f"stopped: {notice}; run the same command to continue", PREEMPTED)
     return DONE

@@ -1,4 +1,4 @@
-"""Settings for the memory that a training step frees."""
+"""glibc's allocator, set to keep the memory that a training step frees."""
 
 import ctypes
 

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 def confusion_matrix(
     truth: Int[np.ndarray, " faces"], predicted: Int[np.ndarray, " faces"], classes: int
 ) -> Int[np.ndarray, "classes classes"]:
-    """Counts of faces by (truth, prediction); faces of unknown truth (-1) are left out."""
+    """Counts faces by (truth, prediction); faces of unknown truth (-1) are left out."""
     known = truth >= 0
     flat = truth[known] * classes + predicted[known]
     return np.bincount(flat, minlength=classes**2).reshape(classes, classes)
@@ -16,7 +16,7 @@ def confusion_matrix(
 def accuracy(
     predicted: Int[np.ndarray, " faces"], right: Bool[np.ndarray, "faces classes"]
 ) -> float:
-    """Share of faces whose predicted class counts as right; faces with no right class are left out.
+    """Returns the share of right predictions; faces with no right class are left out.
 
     Args:
       predicted: predicted class of each face.
@@ -28,18 +28,18 @@ def accuracy(
 
 
 def recall(confusion: Int[np.ndarray, "classes classes"]) -> Float[np.ndarray, " classes"]:
-    """Recall of each class in [0, 1]; nan for a class without faces."""
+    """Returns the recall of each class in [0, 1]; nan for a class without faces."""
     counts = confusion.sum(axis=1)
     return np.where(counts > 0, np.diag(confusion) / np.maximum(counts, 1), np.nan)
 
 
 def uar(confusion: Int[np.ndarray, "classes classes"]) -> float:
-    """Unweighted average recall over the classes that occur, in [0, 1]."""
+    """Returns the unweighted average recall over the classes that occur, in [0, 1]."""
     return float(np.nanmean(recall(confusion))) if confusion.any() else 0.0
 
 
 def macro_f1(confusion: Int[np.ndarray, "classes classes"]) -> float:
-    """Mean F1 over the classes that occur as truth or prediction, in [0, 1]."""
+    """Returns the mean F1 over the classes that occur as truth or prediction, in [0, 1]."""
     hits = np.diag(confusion)
     seen = confusion.sum(axis=0) + confusion.sum(axis=1)
     f1 = 2 * hits[seen > 0] / seen[seen > 0]
@@ -49,12 +49,12 @@ def macro_f1(confusion: Int[np.ndarray, "classes classes"]) -> float:
 def affect(
     predicted: Float[np.ndarray, "faces 2"], truth: Float[np.ndarray, "faces 2"]
 ) -> dict[str, float]:
-    """Measures valence and arousal against the truth; faces of unknown truth (nan) are left out.
+    """Compares predicted valence and arousal with the truth; faces without (nan) are left out.
 
     Returns:
       `ccc`, the mean of `ccc_valence` and `ccc_arousal`, Lin's concordance correlation in [-1, 1];
-      `mse` and `rmse`, over both; `sign_agreement`, the share of numbers of the same sign. Zeros if
-      no truth is known.
+      `mse` and `rmse`, over both; `sign_agreement`, the share of values with the right sign. Zeros
+      if no truth is known.
     """
     known = np.isfinite(truth).all(axis=1)
     predicted, truth = predicted[known].astype(np.float64), truth[known].astype(np.float64)

@@ -116,7 +116,7 @@ class Predictor:
     def _outputs_of(
         self, faces: UInt8[np.ndarray, "batch height width channels"]
     ) -> dict[str, np.ndarray]:
-        """Predicts up to `BATCH` faces, in batches of few sizes so that few are compiled."""
+        """Predicts up to `BATCH` faces, as 1 or padded to `BATCH`, so that two shapes compile."""
         size = 1 if len(faces) == 1 else BATCH
         padded = np.pad(faces, ((0, size - len(faces)), (0, 0), (0, 0), (0, 0)))
         outputs = parallel.to_host(self._compiled(self._on_device, padded))

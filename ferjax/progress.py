@@ -86,7 +86,10 @@ class Progress:
         self._pending = None
         values = {name: float(np.asarray(x)) for name, x in parallel.to_host(metrics).items()}
         if not math.isfinite(values["loss"]):
-            raise UserError(f"{self._stage}: the loss at step {step} is {values['loss']}")
+            raise UserError(
+                f"{self._stage}: the loss at step {step} is {values['loss']}; a lower "
+                "optimizer.learning_rate may help"
+            )
         self._window.append(values)
 
     def write(self, step: int) -> None:
@@ -117,7 +120,7 @@ class Progress:
         self.restart()
 
     def seconds(self) -> float:
-        """Returns the seconds that the stage took so far, also before it was resumed."""
+        """Returns how many seconds the stage has run, including those before a resume."""
         return time.perf_counter() - self._begin
 
     def restart(self) -> None:

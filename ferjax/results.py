@@ -35,9 +35,9 @@ def summarise(headline: str, names: Sequence[str], workdir: Path) -> dict[str, A
 
     `test_accuracy` (of a head of valence and arousal `test_ccc`) and the final measures are those
     of the last weights of the headline's main head; `comparators` are all other heads and stages,
-    trained in the same run, by the names of the table. `oracle_best` looks at the test set; nothing
-    is chosen by it. Where faces were held out for validation, `best_validation` is the score of the
-    weights that did best on them. `tests` has the final measures on further test splits.
+    trained in the same run, by the names of the table. `oracle_best` looks at the test set, so
+    it is only reported. Where faces were held out for validation, `best_validation` is the score of
+    the weights that did best on them. `tests` has the final measures on further test splits.
 
     Args:
       headline: the stage that stands for the run.
@@ -97,7 +97,7 @@ def cost(stages: dict[str, Any], workdir: Path) -> dict[str, float]:
 
 
 def summarise_stages(names: Sequence[str], workdir: Path) -> dict[str, Any]:
-    """Computes the figures of every head, final measures and speed of each stage.
+    """Computes, for each stage, the figures of every head, the final measures and the speed.
 
     Raises:
       UserError: if a stage has no evaluation in `metrics.jsonl`.

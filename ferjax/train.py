@@ -108,7 +108,7 @@ def prepare(
     devices: Devices,
     posteriors: Float[np.ndarray, "rows classes"] | None = None,
 ) -> Training:
-    """Checks a stage's config against its data and devices, and makes its method.
+    """Checks a stage's config against its data and devices, and prepares its training.
 
     Args:
       name: of the stage.
@@ -120,8 +120,9 @@ def prepare(
       posteriors: of truth inference, one row for each training face of the run.
 
     Raises:
-      UserError: if the batch doesn't divide by the devices or exceeds the faces, or the recipe has
-        no length or no such method.
+      UserError: if the method is unknown, a batch size is not a multiple of the number of devices
+        or exceeds the number of faces, or neither steps nor epochs are positive; or as
+        `select_training_data` and the method's `make`.
     """
     check_batch(f"{name}: batch_size", config.batch_size, devices.total)
     check_batch("loop.eval_batch_size", config.loop.eval_batch_size, devices.total)
@@ -186,7 +187,9 @@ def select_training_data(
     """
     unknown = set(config.sets) - set(dataset.sets)
     if unknown:
-        raise UserError(f"sets: no dataset {min(unknown)!r}, there are {', '.join(dataset.sets)}")
+        raise UserError(
+            f"sets: no dataset {min(unknown)!r}, there are {', '.join(dataset.sets) or 'none'}"
+        )
     if config.unlabelled and config.pool:
         raise UserError("unlabelled and pool exclude each other")
     dataset = dataset.of_coders(config.coders or dataset.coders)

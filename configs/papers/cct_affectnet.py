@@ -15,7 +15,7 @@ from configs import cct
 
 
 def get_config(classes: str = "7") -> ConfigDict:
-    """Baseline, teachers and student; the average of the teachers is the figure published."""
+    """Returns baseline, teachers and student; the teachers' average is the published figure."""
     config = cct.get_config("faces")
     config.label = "affectnet"
     for each in config.data.sets.values():

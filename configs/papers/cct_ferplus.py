@@ -12,7 +12,7 @@ from configs import cct
 
 
 def get_config() -> ConfigDict:
-    """Baseline, teachers and student; the average of the teachers is the figure published."""
+    """Returns baseline, teachers and student; the teachers' average is the published figure."""
     config = cct.get_config("ferplus")
     config.teachers.epochs = 100.0
     return config

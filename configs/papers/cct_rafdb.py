@@ -13,7 +13,7 @@ from configs import cct
 
 
 def get_config() -> ConfigDict:
-    """Baseline, teachers and student."""
+    """Returns baseline, teachers and student."""
     config = cct.get_config("faces")
     config.label = "raf_db"
     config.teachers.epochs = 100.0

@@ -13,7 +13,7 @@ from configs import cct_sweep
 
 
 def get_config(dataset: str = "synthetic") -> ConfigDict:
-    """The sweep over the number of networks."""
+    """Returns the sweep over the number of networks."""
     config = cct_sweep.get_config(dataset)
     config.sweep = "networks"
     return config

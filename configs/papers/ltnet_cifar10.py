@@ -17,7 +17,7 @@ DATASETS = ("cifar10", "cifar10_small", "cifar10n", "cifar10n_small")
 
 
 def get_config(dataset: str = "cifar10") -> ConfigDict:
-    """Every row of the table; the rows from `nal` on but `e2e_fc` go on from the mixture."""
+    """Returns every row of the table; from `nal` on, all but `e2e_fc` go on from the mixture."""
     config = datasets.base(dataset)
     annotators = config.data.coders
     config.data.coders = (*annotators, "clean")

@@ -17,7 +17,7 @@ DATASETS = ("ferplus", "ferplus_small")
 
 
 def get_config(dataset: str = "ferplus") -> ConfigDict:
-    """Either labelling alone, both mixed, and LTNet on both."""
+    """Returns either labelling alone, both mixed, and LTNet on both."""
     config = datasets.base(dataset)
     config.noise.kind = "none"
     config.data.classes = 7

@@ -47,7 +47,7 @@ class Listing:
 
     Attributes:
       path: the file.
-      columns: cells by name of the column, without white space around them; empty for nothing.
+      columns: cells by column name, stripped of surrounding white space; '' for an empty cell.
       lines: [N], the line of the file that each row is from.
     """
 
@@ -209,7 +209,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _text(path: Path, data: bytes) -> bytes:
-    """The text in UTF-8 without a byte order mark, its lines ending in a line feed."""
+    """Converts text to UTF-8 without a byte order mark, its lines ending in LF or CR LF."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # Excel's "Unicode text"
         with contextlib.suppress(UnicodeDecodeError):
             data = data.decode("utf-16").encode()

@@ -51,14 +51,14 @@ class Pictures(abc.ABC):
 
     @abc.abstractmethod
     def inputs(self) -> list[Path]:
-        """Returns all files that are read."""
+        """Returns the files that hold the pictures."""
 
     @abc.abstractmethod
     def read(self) -> Iterator[bytes | None]:
         """Yields the picture file of each row, None where there is none."""
 
     def unlisted(self) -> dict[str, int]:
-        """Returns how many pictures of each folder are in no row, where there are such."""
+        """Counts the pictures of each folder that no row lists; leaves out folders without any."""
         return {}
 
 
@@ -178,7 +178,7 @@ class Prepared(NamedTuple):
       records: the ArrayRecord files.
       skipped: (file, reason) of each picture that cannot be read.
       listed: the file that lists these.
-      unlisted: how many pictures of each folder are in no row, where there are such.
+      unlisted: how many pictures of a folder no row lists, for folders that have any.
     """
 
     readable: Bool[np.ndarray, " rows"]

@@ -263,8 +263,8 @@ class Dataset(NamedTuple):
       coders: names of the coders, one for each column of `annotations`.
       image_shape: (height, width, channels).
       splits: `train`, to learn from; `test`, to evaluate on, and any number of further test splits;
-        and where there are such `validation`, training faces held out to judge epochs by (their
-        truth is the label given), and `pool`, faces that nobody labelled.
+        where there are any, `validation`, training faces held out to judge epochs by (their truth
+        is the label given), and `pool`, faces that nobody labelled.
       label: what a face is trained on unless the config says otherwise, see `data.targets`.
       notes: one line for each thing the user should know about how the splits came about.
       sets: names of the datasets that this one is the union of, if it is one (see `union`).

@@ -156,7 +156,7 @@ def _names_in(listing: Listing) -> Names:
 
 
 def _labels_in(listing: Listing) -> Names:
-    """What a list says of each file, if it has labels."""
+    """Returns the label that a list gives each file; empty words if it has no labels."""
     if labels.LABEL not in listing.columns:
         return _nothing(len(listing))
     listing.first_of(labels.FILE, [labels.LABEL], "another label")
@@ -177,5 +177,5 @@ def _check_there(path: Path, root: Path, source: Source) -> None:
 
 
 def _nothing(count: int) -> Names:
-    """As many empty words."""
+    """Returns `count` empty words."""
     return Names(pa.array([""]).take(pa.nulls(count, pa.int64()).fill_null(0)))

@@ -39,7 +39,7 @@ class Targets(NamedTuple):
     Attributes:
       probs: [N, K] the target of each face: probabilities, or for 'multi_target' ones and zeros;
         all zero for a face without a label.
-      given: [N] the one class that stands for it: the likeliest, -1 without a label.
+      given: [N] the single label of each face: its likeliest class, -1 without a label.
     """
 
     probs: Float32[np.ndarray, "rows classes"]
@@ -131,14 +131,14 @@ def _shares(weights: np.ndarray) -> Float32[np.ndarray, "rows classes"]:
 
 
 def _likeliest(weights: np.ndarray, names: Sequence[str], seed: int) -> Int32[np.ndarray, " rows"]:
-    """Returns the class of the largest weight, ties broken by seed and file name; -1 for zeros."""
+    """Returns the class of the largest weight, ties broken by seed and name; -1 if all are 0."""
     best = (weights == weights.max(axis=1, keepdims=True)) & (weights > 0)
     count = best.sum(axis=1)
     given = np.where(count > 0, best.argmax(axis=1), UNKNOWN).astype(np.int32)
     tied = np.flatnonzero(count > 1)
     if len(tied):
         draws = noise.uniforms(seed, [names[row] for row in tied.tolist()], "tie")
-        chosen = (draws * count[tied]).astype(np.int32)  # which of the tied classes
+        drawn = (draws * count[tied]).astype(np.int32)  # which of the tied classes
         order = best[tied].cumsum(axis=1) - 1
-        given[tied] = (best[tied] & (order == chosen[:, None])).argmax(axis=1)
+        given[tied] = (best[tied] & (order == drawn[:, None])).argmax(axis=1)
     return given

@@ -116,7 +116,7 @@ def consensus_weight(
     ramp: float,
     falls: bool = False,
 ) -> Float[Array, ""]:
-    """λ(e) = peak·exp(−β·(1 − e/e_r)²), held at its peak from e_r on.
+    """Returns λ(e) = peak·exp(−β·(1 − e/e_r)²), held at its peak from e_r on.
 
     Args:
       epoch: e, the current epoch, counted from 0.

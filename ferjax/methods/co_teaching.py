@@ -51,7 +51,7 @@ def make(config: ConfigDict, info: Info) -> Method:
 def smallest(
     costs: Float[Array, " batch"], share: Float[Array, ""], view: View
 ) -> Bool[Array, " batch"]:
-    """Picks the share of the global batch's labelled faces that cost least, at least one."""
+    """Selects the cheapest `share` of the global batch's labelled faces, but at least one."""
     costs = jnp.where(view.labelled > 0, costs, jnp.inf)
     ascending = jnp.sort(parallel.gather(costs, view.axis_name))
     labelled = jnp.isfinite(ascending).sum().astype(jnp.float32)

@@ -1,8 +1,8 @@
 """One network for the latent truth, and a layer that turns it into each coder's annotation.
 
-What LTNet and the methods it is compared with have in common; they differ in the layer. A face may
-lack some coders' annotations. Prediction is the network's; the latent truth of a training face is
-its likeliest class, the face's annotations not used.
+LTNet and the methods it is compared with share this and differ in the layer. A face may lack some
+coders' annotations. The network alone predicts; the latent truth of a training face, too, is the
+class that it finds likeliest, whatever the face's annotations say.
 """
 
 from collections.abc import Callable
@@ -29,8 +29,8 @@ NETWORK = "network"
 """Group of parameters that holds the network; the layer's group has the layer's name."""
 
 MOST_HEADS = 20
-"""Of more coders than this it is neither predicted what each would say nor logged how right
-each is."""
+"""With more coders than this, a model has no head for each of them, and no metric of each is
+logged."""
 
 
 class Layer(NamedTuple):
@@ -166,7 +166,7 @@ def cost_of_annotations(
 
 
 def _with_layer(model: Network, layer: Layer) -> Network:
-    """The network, whose outputs in training hold the layer's parameters for the loss."""
+    """Adds the layer's parameters to the network's outputs in training, for the loss to use."""
 
     def train(weights: Weights, *view: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         outputs, collections = model.train(network_of(weights), *view)

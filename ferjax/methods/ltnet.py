@@ -42,7 +42,7 @@ STARTS = ("identity", "dawid_skene", "confusion", "given")
 DELTAS = {"paper": 0.01, "released": 0.001}
 """δ of the start near the identity where `transition.delta` is negative."""
 EVERYBODY = "everybody"
-"""Name of the one coder that all are taken for."""
+"""Name of the matrix that all coders share."""
 
 
 def make(config: ConfigDict, info: Info) -> Method:
@@ -73,22 +73,22 @@ def make(config: ConfigDict, info: Info) -> Method:
       UserError: for an option out of its range, or a coder who annotated nothing.
     """
     _check(config, info)
-    chosen = config.transition
+    options = config.transition
     names = coder_names(config, info.coders)
     start = _start(config, info, len(names))
 
     def init(key: jax.Array, inputs: dict[str, Any]) -> dict[str, jax.Array]:
-        return {"matrices": transition.parameters(start(key, inputs), chosen.constraint)}
+        return {"matrices": transition.parameters(start(key, inputs), options.constraint)}
 
     def matrices(params: dict) -> transition.Matrices:
-        return transition.matrices(params["matrices"], chosen.constraint)
+        return transition.matrices(params["matrices"], options.constraint)
 
     def costs(params: dict, logits: jax.Array, annotations: jax.Array) -> jax.Array:
         each = jnp.broadcast_to(matrices(params), (annotations.shape[1], *logits.shape[1:] * 2))
         return annotation_losses(config.loss, logits, each, annotations)
 
     def penalty(params: dict) -> jax.Array:
-        return chosen.trace * jnp.trace(matrices(params), axis1=1, axis2=2).sum()
+        return options.trace * jnp.trace(matrices(params), axis1=1, axis2=2).sum()
 
     watches = tuple(f"diagonal/{name}" for name in names)
     watches = watches if len(names) <= coders.MOST_HEADS else ()
@@ -118,7 +118,7 @@ def make(config: ConfigDict, info: Info) -> Method:
             "transitions": np.asarray(learnt_matrices(config, state)),
         }
 
-    begin = _begin(config, info) if chosen.start == "confusion" else None
+    begin = _begin(config, info) if options.start == "confusion" else None
     return made._replace(begin=begin, learnt=learnt)
 
 
@@ -135,7 +135,7 @@ def inputs(config: ConfigDict) -> tuple[str, ...]:
 
 
 def coder_names(config: ConfigDict, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns whom the matrices tell apart: all coders, or nobody."""
+    """Returns the name of each matrix: those of the coders, or `EVERYBODY` for a shared one."""
     return (EVERYBODY,) if config.transition.shared else names
 
 
@@ -145,7 +145,7 @@ def annotation_losses(
     matrices: Float[Array, "coders classes classes"],
     annotations: Int32[Array, "batch coders"],
 ) -> Float[Array, "batch coders"]:
-    """Returns what each annotation costs, see above; 0 where there is none (-1)."""
+    """Returns the loss of each annotation by one of `LOSSES`; 0 where there is none (-1)."""
     if loss == "paper":
         return -transition.log_annotation(jax.nn.log_softmax(logits), matrices, annotations)
     probs = transition.annotation_probs(jax.nn.softmax(logits), matrices)
@@ -167,8 +167,8 @@ def confusions(
     annotated. Uniform where no such face may be of the class.
     """
     classes = probs.shape[1]
-    chosen = annotations[..., None] == np.arange(classes)
-    counts = np.einsum("fi,fcj->cij", probs, chosen.astype(probs.dtype))
+    one_hot = annotations[..., None] == np.arange(classes)
+    counts = np.einsum("fi,fcj->cij", probs, one_hot.astype(probs.dtype))
     sizes = counts.sum(axis=2, keepdims=True)
     return np.divide(counts, sizes, out=np.full_like(counts, 1 / classes), where=sizes > 0)
 
@@ -182,9 +182,9 @@ def _layer(config: ConfigDict, names: tuple[str, ...]) -> coders.Layer:
 
 
 def _project(config: ConfigDict) -> Callable[[dict], dict]:
-    chosen = config.transition
+    options = config.transition
     return lambda params: {
-        "matrices": transition.project(params["matrices"], chosen.constraint, chosen.epsilon)
+        "matrices": transition.project(params["matrices"], options.constraint, options.epsilon)
     }
 
 
@@ -195,16 +195,16 @@ def _reduction_of(loss: str) -> str:
 def _start(
     config: ConfigDict, info: Info, count: int
 ) -> Callable[[jax.Array, dict[str, Any]], jax.Array]:
-    """(key, inputs) -> T⁰ of so many coders."""
-    chosen = config.transition
+    """Returns a function of (key, inputs) that makes the first T of `count` coders."""
+    options = config.transition
     classes = len(info.classes)
-    if chosen.start == "given":
-        given = _given(chosen.matrices, count, classes)
+    if options.start == "given":
+        given = _given(options.matrices, count, classes)
         _check_possible(given, info)
         return lambda key, inputs: jnp.asarray(given)
-    if chosen.start == "dawid_skene":
-        return lambda key, inputs: _from_truth_inference(inputs["truth"].confusions, chosen.shared)
-    delta = chosen.delta if chosen.delta >= 0 else DELTAS[config.loss]
+    if options.start == "dawid_skene":
+        return lambda key, inputs: _from_truth_inference(inputs["truth"].confusions, options.shared)
+    delta = options.delta if options.delta >= 0 else DELTAS[config.loss]
     return lambda key, inputs: transition.near_identity(key, count, classes, delta)
 
 
@@ -216,7 +216,7 @@ def _from_truth_inference(
 
 
 def _begin(config: ConfigDict, info: Info) -> Callable[[State, Sweep], State]:
-    """Sets T to what the network predicts for the training faces against the annotations."""
+    """Returns a `Method.begin` that sets T to the network's confusions with the annotations."""
 
     def begin(state: State, sweep: Sweep) -> State:
         probs, annotations = sweep("train")["truth"], info.labels["annotations"][: info.faces]
@@ -231,16 +231,16 @@ def _begin(config: ConfigDict, info: Info) -> Callable[[State, Sweep], State]:
 
 
 def _matrix_optimizer(config: ConfigDict, info: Info) -> optax.GradientTransformation:
-    chosen = config.transition
+    options = config.transition
     recipe = config.optimizer.copy_and_resolve_references()
-    recipe.name = chosen.optimizer or config.optimizer.name
-    recipe.learning_rate = chosen.rate * config.optimizer.learning_rate
-    recipe.weight_decay = chosen.weight_decay
-    frozen = round(chosen.freeze_epochs * info.steps_per_epoch)
+    recipe.name = options.optimizer or config.optimizer.name
+    recipe.learning_rate = options.rate * config.optimizer.learning_rate
+    recipe.weight_decay = options.weight_decay
+    frozen = round(options.freeze_epochs * info.steps_per_epoch)
     rest = max(info.total_steps - frozen, 1)
     transform = optimizer(recipe, info.steps_per_epoch, rest)
-    if chosen.clip > 0:
-        transform = optax.chain(optax.clip(chosen.clip), transform)
+    if options.clip > 0:
+        transform = optax.chain(optax.clip(options.clip), transform)
     return frozen_until(transform, frozen)
 
 
@@ -263,33 +263,33 @@ def _check_possible(given: Float[np.ndarray, "coders classes classes"], info: In
     """Checks that no coder gave an annotation that its matrix rules out: it would teach nothing."""
     annotations = info.labels["annotations"].T
     matrices = np.broadcast_to(given, (len(info.coders), *given.shape[1:]))
-    for name, given_by, matrix in zip(info.coders, annotations, matrices, strict=True):
-        impossible = np.intersect1d(given_by, np.flatnonzero((matrix == 0).all(axis=0)))
+    for name, column, matrix in zip(info.coders, annotations, matrices, strict=True):
+        impossible = np.intersect1d(column, np.flatnonzero((matrix == 0).all(axis=0)))
         if len(impossible):
             raise UserError(
-                f"transition.matrices: {name}'s has nothing but zeros in the column of "
-                f"{info.classes[impossible[0]]}, which {name} did choose"
+                f"transition.matrices: the matrix of coder {name} has nothing but zeros in the "
+                f"column of {info.classes[impossible[0]]}, an annotation that {name} gave"
             )
 
 
 def _check(config: ConfigDict, info: Info) -> None:
-    chosen = config.transition
+    options = config.transition
     check_choice("loss", config.loss, LOSSES)
     check_choice("reduction", config.reduction, REDUCTIONS)
-    check_choice("transition.constraint", chosen.constraint, transition.CONSTRAINTS)
-    check_choice("transition.start", chosen.start, STARTS)
-    check_choice("transition.optimizer", chosen.optimizer, ("", *RULES))
-    if chosen.start == "confusion" and "network" not in config.needs:
+    check_choice("transition.constraint", options.constraint, transition.CONSTRAINTS)
+    check_choice("transition.start", options.start, STARTS)
+    check_choice("transition.optimizer", options.optimizer, ("", *RULES))
+    if options.start == "confusion" and "network" not in config.needs:
         raise UserError(
             "transition.start='confusion' needs a stage to start from: give the config one as "
             "needs.network, see configs/ltnet.py"
         )
-    if chosen.start == "dawid_skene" and "truth" not in config.needs:
+    if options.start == "dawid_skene" and "truth" not in config.needs:
         raise UserError("transition.start='dawid_skene' needs a stage of kind 'infer': needs.truth")
-    if not chosen.epsilon > 0:
-        raise UserError(f"transition.epsilon must be positive, not {chosen.epsilon}")
+    if not options.epsilon > 0:
+        raise UserError(f"transition.epsilon must be positive, not {options.epsilon}")
     for field in ("rate", "clip", "weight_decay", "freeze_epochs"):
-        if not chosen[field] >= 0:
-            raise UserError(f"transition.{field} must not be negative, but is {chosen[field]}")
-    if not np.isfinite(chosen.delta):
-        raise UserError(f"transition.delta must be a number, not {chosen.delta}")
+        if not options[field] >= 0:
+            raise UserError(f"transition.{field} must not be negative, but is {options[field]}")
+    if not np.isfinite(options.delta):
+        raise UserError(f"transition.delta must be finite, not {options.delta}")

@@ -140,7 +140,7 @@ class Prediction(NamedTuple):
 
 
 class Stream(enum.IntEnum):
-    """Independent random streams; a draw depends on (seed, step, stream, face), never on place."""
+    """Independent random streams; a draw depends on (seed, step, stream, face) alone."""
 
     AUGMENT = 0
     LABEL = 1
@@ -245,10 +245,10 @@ def probabilities(network: Network, outputs: Mapping[str, Array]) -> dict[str, A
 
 
 def check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Checks that a field of a recipe has one of some values.
+    """Checks that a recipe's field has an allowed value.
 
     Raises:
-      UserError: naming the field and the values, if it does not.
+      UserError: naming the field and the allowed values, if it does not.
     """
     if value not in allowed:
         raise UserError(f"{field}={value!r} is none of {', '.join(filter(None, allowed))}")

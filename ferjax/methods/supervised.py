@@ -47,7 +47,7 @@ def make(config: ConfigDict, info: Info) -> Method:
 
 
 def _va_loss(kind: str, predicted: Float[Array, "batch 2"], view: View) -> Float[Array, ""]:
-    """This device's share of the loss over the faces whose valence and arousal are known."""
+    """Returns this device's share of the loss over the faces with known valence and arousal."""
     target = view.batch["va_target"].astype(predicted.dtype)
     known = jnp.isfinite(target).all(axis=1)
     target = jnp.where(known[:, None], target, 0.0)

@@ -1,8 +1,9 @@
 """Transition matrices: how likely each annotation of a coder is, given the truth.
 
 J. Zeng, S. Shan and X. Chen, *Facial Expression Recognition with Inconsistently Annotated
-Datasets*, ECCV 2018. Coder c has T^c, row = truth, column = annotation, rows summing to one. A face
-of class probabilities p is annotated j by coder c with probability p̂^c_j = Σ_i p_i·T^c_ij.
+Datasets*, ECCV 2018. Coder c has a matrix T^c: row = truth, column = annotation, each row sums to
+one. If p are a face's class probabilities, c annotates it as j with probability
+p̂^c_j = Σ_i p_i·T^c_ij.
 
 Training moves parameters from which `matrices` makes T; see `CONSTRAINTS`.
 """

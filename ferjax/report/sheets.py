@@ -139,7 +139,7 @@ def _doubt_caption(probs: np.ndarray, given: np.ndarray, truth: np.ndarray, head
 
 
 def _of_several(trained: Trained, dataset: Dataset) -> str:
-    """Returns a sentence on what 'given' means if faces have several annotations."""
+    """Returns a sentence on which label counts as given where faces have several, else ''."""
     columns = [dataset.coders.index(name) for name in trained.coders]
     annotations = dataset.train.labels["annotations"][:, columns]
     several = (annotations != UNKNOWN).sum(axis=1).max(initial=0) > 1

@@ -1,4 +1,4 @@
-"""The runs that there are, by the name that a config's `run` gives; one file each.
+"""The kinds of runs by the name that a config's `run` gives; each is a module of this package.
 
 Each has `plan(config, folder)`, which checks everything and returns the stages, and `MAY_CHANGE`,
 the fields that may change when such a run is resumed.

@@ -122,7 +122,7 @@ def plan(config: ConfigDict, folder: Path) -> Plan:
 def plan_recipes(
     recipes: Recipes, config: ConfigDict, folder: Path, finish: Callable[[Run, Outputs], None]
 ) -> Plan:
-    """Plans a stage for each recipe, once all of them were found to be possible.
+    """Checks that the stages of all recipes can run, and plans them.
 
     Args:
       recipes: by the name of the stage, each after those that it needs.
@@ -214,7 +214,7 @@ def check_numbers(config: ConfigDict) -> None:
     """Checks the fields that all training runs have in common.
 
     Raises:
-      UserError: naming one that makes no sense.
+      UserError: naming the first field that is out of range.
     """
     if config.parallel not in parallel.MODES:
         raise UserError(f"parallel={config.parallel!r} is none of {', '.join(parallel.MODES)}")
@@ -229,10 +229,10 @@ def check_numbers(config: ConfigDict) -> None:
 
 
 def _named_recipes(config: ConfigDict, wanted: tuple[str, ...]) -> Recipes:
-    """The recipes of the wanted stages and of those that they need, in an order that works.
+    """Returns the recipes of the wanted stages and of those they need, which come first.
 
     Raises:
-      UserError: for a stage without a recipe.
+      UserError: for a stage without a valid recipe.
     """
     label = config.label
 
@@ -251,7 +251,7 @@ def _named_recipes(config: ConfigDict, wanted: tuple[str, ...]) -> Recipes:
 
 
 def _trusted(config: ConfigDict) -> tuple[str, ...]:
-    """The coders that the headline learns from; others may know the truth, as CIFAR-10's."""
+    """Returns the coders the headline learns from; others may know the truth, as in CIFAR-10."""
     recipe = config.get(config.get("headline", ""))
     return tuple(recipe.get("coders", ())) if isinstance(recipe, ConfigDict) else ()
 
@@ -266,7 +266,7 @@ def _check_training(run: Run, name: str, shapes: Mapping[str, Any]) -> Any:
 
 
 def _training_stage(run: Run, name: str) -> Stage:
-    """A stage that trains; its output is the final state on the host."""
+    """Makes a stage that trains; its output is the final state on the host."""
     method_needs = _method_needs(run, name)
 
     def work(outputs: dict[str, Any]) -> State:
@@ -289,7 +289,7 @@ def _training_stage(run: Run, name: str) -> Stage:
 
 
 def _method_needs(run: Run, name: str) -> dict[str, str]:
-    """The stages whose outputs the method takes, by the names that it knows them by."""
+    """Returns the stages whose outputs the method takes, by the method's names for them."""
     recipe = run.recipes[name]
     return {x: recipe.needs[x] for x in METHODS[recipe.method].inputs(recipe)}
 
@@ -337,7 +337,7 @@ def _write_predictions(training: train.Training, state: State) -> None:
 
 
 def _annotated_rows(run: Run, name: str, outputs: Mapping[str, Any]) -> Int32[np.ndarray, " rows"]:
-    """Rows of the training faces that the model did not learn from."""
+    """Returns the rows of the training faces that the model did not learn from."""
     training = run.training(run.recipes[name].needs.model, outputs)
     count = len(run.dataset.train.images)
     return np.setdiff1d(np.arange(count), training.rows).astype(np.int32)
@@ -355,7 +355,7 @@ def _check_annotation(run: Run, name: str, shapes: Mapping[str, Any]) -> Any:
 
 
 def _annotation_stage(run: Run, name: str) -> Stage:
-    """A stage that has a model annotate faces; its output is [N] classes, -1 for none."""
+    """Makes a stage in which a model annotates faces; its output is [N] classes, -1 for none."""
     model_stage = run.recipes[name].needs.model
     labels = run.stage_folder(name) / "labels"
     classes, faces = run.dataset.classes, run.dataset.train
@@ -388,7 +388,7 @@ def _annotation_stage(run: Run, name: str) -> Stage:
 def _coders_annotations(
     run: Run, name: str, outputs: Mapping[str, Any]
 ) -> Int32[np.ndarray, "rows coders"]:
-    """The annotations that a stage infers from; -1 for faces of other sets."""
+    """Returns the annotations that a stage infers from, -1 for faces of other sets."""
     recipe = run.recipes[name]
     dataset = with_coders(run.dataset, annotations_of(recipe, run.recipes, outputs))
     dataset = dataset.of_coders(recipe.coders or dataset.coders)
@@ -397,7 +397,8 @@ def _coders_annotations(
         return annotations
     unknown = set(recipe.sets) - set(dataset.sets)
     if unknown:
-        raise UserError(f"{name}.sets: no dataset {min(unknown)!r}")
+        there = ", ".join(dataset.sets) or "none"
+        raise UserError(f"{name}.sets: no dataset {min(unknown)!r}, there are {there}")
     sets = [dataset.sets.index(one) for one in recipe.sets]
     wanted = np.isin(dataset.train.labels["set"], sets)
     return np.where(wanted[:, None], annotations, UNKNOWN).astype(np.int32)
@@ -418,7 +419,7 @@ def _check_inference(run: Run, name: str, shapes: Mapping[str, Any]) -> crowd.Co
 
 
 def _inference_stage(run: Run, name: str) -> Stage:
-    """A stage that infers the truth from annotations; its output is a `crowd.Consensus`."""
+    """Makes a stage that infers the truth; its output is a `crowd.Consensus`."""
     path = run.stage_folder(name) / "consensus.npz"
 
     def work(outputs: dict[str, Any]) -> crowd.Consensus:

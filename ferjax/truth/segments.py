@@ -53,13 +53,13 @@ def lay_out(
     shards: int,
     none: int,
 ) -> Layout:
-    """Lays out segments.
+    """Sorts segments of rows by size into padded blocks, alike on every shard.
 
     Args:
       rows: indices of rows, segment after segment.
       sizes: number of rows in each segment.
-      shard: of each segment. A block is as long as the shard with most segments of that size needs,
-        so all shards should have similar sizes.
+      shard: the shard of each segment. A block is as long as the shard with most segments of that
+        size needs, so all shards should have similar sizes.
       shards: number of shards.
       none: the index that stands for no row.
     """

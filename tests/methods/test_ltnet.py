@@ -301,7 +301,7 @@ def test_it_learns_how_coders_err_and_what_the_truth_is_where_the_mixture_does_n
         ({"coder_weights": (1.0, float("inf"))}, "coder_weights must be numbers from 0 on"),
         ({"coder_weights": ("1", "2")}, "coder_weights must be numbers from 0 on, not ('1', '2')"),
         ({"transitions": {"optimizer": "best"}}, "transition.optimizer='best' is none of adam"),
-        ({"transitions": {"delta": float("nan")}}, "transition.delta must be a number, not nan"),
+        ({"transitions": {"delta": float("nan")}}, "transition.delta must be finite, not nan"),
         ({"reduction": "sum"}, "reduction='sum' is none of faces, coder_mean"),
         ({"transitions": {"rate": -1.0}}, "transition.rate must not be negative"),
         ({"transitions": {"clip": float("nan")}}, "transition.clip must not be negative"),

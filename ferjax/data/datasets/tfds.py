@@ -28,19 +28,19 @@ TEST_PARTS = ("test", "validation")
 
 
 def load(config: ml_collections.ConfigDict) -> Dataset:
-    """Loads a prepared set; its one coder is called as the set is, and is right.
+    """Loads a prepared set; its labels are the truth, and those of one coder named like the set.
 
     Args:
       config: `dataset`, its `NAME[/CONFIG][:VERSION]` (by default the only config and the newest
         version); `dir`, where TFDS put it (empty: `~/tensorflow_datasets`); `image_size` in pixels
         (0: that of the set, if all its pictures are squares of one size); `channels`, 1 (grey) or 3
-        (0: those of the set); `train_parts` and
-        `test_part`, names of its splits (an empty test part: `test`, else `validation`); `subset`,
-        how many training pictures to draw by `seed` (0: all).
+        (0: those of the set); `train_parts` and `test_part`, names of its splits (an empty test
+        part: `test`, else `validation`); `subset`, how many training pictures to draw by `seed`
+        (0: all).
 
     Returns:
-      A dataset with the set's classes. If they are our `CLASSES`, or the first of these, in
-      another order, they are put into ours.
+      A dataset with the set's classes. If these are `CLASSES`, or the first of them, in another
+      order, they are put into the order of `CLASSES`.
 
     Raises:
       UserError: if the set is not prepared as ArrayRecord, has no such split, or has not one

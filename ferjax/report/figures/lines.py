@@ -184,7 +184,7 @@ def spread(values: Float[np.ndarray, " n"], gap: float) -> Float[np.ndarray, " n
 
 
 def _plot(panel: Axes, curves: Sequence[Curve], colour: str, marker: str = "") -> None:
-    """Draws the first curve strong with markers, the others thin and each dashed differently."""
+    """Draws the first curve bold and with markers, the others thin and dashed differently."""
     for number, curve in enumerate(curves):
         main = number == 0
         panel.plot(
