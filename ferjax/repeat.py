@@ -24,7 +24,8 @@ Spread = tuple[float, float]
 def over_seeds(config: ConfigDict, folder: Path) -> None:
     """Runs a config for each of `config.seeds` in `folder/seed-<n>/`, and tabulates the results.
 
-    Each is a whole workdir; what is finished there is not trained again.
+    Each is a whole workdir; what is finished there is not trained again. All are checked before the
+    first trains.
 
     Args:
       config: with its references, so that fields that follow `seed` still do.
@@ -41,10 +42,11 @@ def over_seeds(config: ConfigDict, folder: Path) -> None:
     if config.run != "train":
         raise UserError(f"seeds: run={config.run!r} cannot be repeated, only 'train'")
     folders = [folder / f"seed-{seed}" for seed in seeds]
-    for seed, one in zip(seeds, folders, strict=True):
-        repeated = copy.deepcopy(config)
-        repeated.seed, repeated.seeds = seed, ()
-        runs.run(repeated.copy_and_resolve_references(), one)
+    repeated = [_with_seed(config, seed) for seed in seeds]
+    for one, of_seed in zip(folders, repeated, strict=True):
+        runs.checked_plan(of_seed, one)
+    for one, of_seed in zip(folders, repeated, strict=True):
+        runs.run(of_seed, one)
     if jax.process_index() == 0:
         result = summarise([json.loads((one / "result.json").read_text()) for one in folders])
         result = {"seeds": list(seeds)} | result
@@ -52,6 +54,13 @@ def over_seeds(config: ConfigDict, folder: Path) -> None:
         repeat.write(config, folder, result)
         print(format_table(result))
         print(f"report: {folder / 'report' / 'index.html'}")
+
+
+def _with_seed(config: ConfigDict, seed: int) -> ConfigDict:
+    """Returns the resolved config of one seed."""
+    changed = copy.deepcopy(config)
+    changed.seed, changed.seeds = seed, ()
+    return changed.copy_and_resolve_references()
 
 
 def summarise(repeated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

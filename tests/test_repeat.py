@@ -147,6 +147,6 @@ def test_another_kind_of_run_is_refused_in_one_line(tmp_path, capsys):
 
 
 def test_a_mistake_in_one_seed_stops_before_anything_is_trained(tmp_path, capsys):
-    assert main.execute(small(seeds=(-1, 0)), tmp_path / "run") == 1
+    assert main.execute(small(seeds=(0, -1)), tmp_path / "run") == 1
     assert "seed must lie in [0, 2³²), not -1" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -13,7 +13,9 @@ SET = "set"
 
 
 def join(parts: Mapping[str, Dataset]) -> Dataset:
-    """All training faces and all test faces; coders of equal names are one.
+    """Joins all training faces and all test faces; coders of equal names are one.
+
+    A further test split stays one of its own, named `<set>_<split>`.
 
     Args:
       parts: datasets by name, of one image shape; the classes of each are the first of another's.
@@ -41,16 +43,21 @@ def join(parts: Mapping[str, Dataset]) -> Dataset:
         if part.classes != classes[: len(part.classes)]:
             raise UserError(f"data.sets: the classes of {name} are not the first of the others'")
     coders = tuple(dict.fromkeys(coder for part in parts.values() for coder in part.coders))
+    joined = {
+        split: {name: (part.splits[split], part.coders) for name, part in parts.items()}
+        for split in ("train", "test")
+    }
+    further = {
+        f"{name}_{test}": {name: (split, part.coders)}
+        for name, part in parts.items()
+        for test, split in part.tests.items()
+        if test not in joined
+    }
     return Dataset(
         classes=classes,
         coders=coders,
         image_shape=next(iter(shapes.values())),
-        splits={
-            split: _concatenated(
-                {name: (part.splits[split], part.coders) for name, part in parts.items()}, coders
-            )
-            for split in ("train", "test")
-        },
+        splits={split: _concatenated(x, coders) for split, x in (joined | further).items()},
         label="random",
         notes=tuple(f"{name}: {note}" for name, part in parts.items() for note in part.notes),
         sets=tuple(parts),

@@ -41,12 +41,21 @@ def run(config: ConfigDict, folder: Path) -> None:
         if it can be known before.
       Preempted: when asked to stop, after saving.
     """
+    plan = checked_plan(config, folder)
+    workdir.claim(folder, config, plan.data, RUNS[config.run].may_change)
+    outputs = run_stages(plan.stages, folder)
+    if jax.process_index() == 0:
+        plan.finish(outputs)
+
+
+def checked_plan(config: ConfigDict, folder: Path) -> Plan:
+    """Plans the run of a resolved config, without writing to the workdir.
+
+    Raises:
+      UserError: for a mistake in the config, the data or the workdir.
+    """
     if config.get("run") not in RUNS:
         raise UserError(f"run={config.get('run')!r} is none of {', '.join(RUNS)}")
     kind = RUNS[config.run]
     workdir.check(folder, config, kind.may_change)
-    plan = kind.plan(config, folder)
-    workdir.claim(folder, config, plan.data, kind.may_change)
-    outputs = run_stages(plan.stages, folder)
-    if jax.process_index() == 0:
-        plan.finish(outputs)
+    return kind.plan(config, folder)

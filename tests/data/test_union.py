@@ -38,6 +38,15 @@ def test_rows_follow_each_other_and_coders_of_equal_names_are_one():
     assert len(joined.test.images) == 12
 
 
+def test_further_test_splits_stay_apart_and_are_named_after_their_set():
+    a, b = dataset(6, ("ann",)), dataset(5, ("bot",), 1)
+    joined = union.join({"a": a.with_split("wild", a.test), "b": b})
+    assert list(joined.tests) == ["test", "a_wild"]
+    wild = joined.tests["a_wild"]
+    np.testing.assert_array_equal(wild.truth, a.test.truth)
+    assert (wild.labels["annotations"][:, 1] == -1).all()
+
+
 def test_faces_are_those_of_their_set_in_memory_or_not():
     parts = {"a": dataset(6, ("ann",)), "b": dataset(5, ("bot",), 1)}
     split = union.join(parts).train
