@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.gold = ""  # a file of tasks whose truth is known and stays fixed: task, label
     config.truth = ""  # a file of tasks whose truth is known, to measure the result by
     config.classes = ()  # labels that may be chosen, "('a','b')"; (): those that were
+    config.missing = ()  # labels that mean that there is none, "('None','-1','')": rows to drop
     config.repeated = "keep"  # annotations of one task by one worker; or the 'last' alone
     config.init = "majority"  # or 'spectral'; dawid_skene alone
     config.pseudo_count = 0.0

@@ -115,12 +115,12 @@ def read(config: ConfigDict) -> Crowd:
             "annotations is not set; it must name a CSV or Parquet file of task, worker, label"
         )
     try:
-        classes = tuple(config.classes) or None
+        classes, missing = tuple(config.classes) or None, tuple(config.missing)
         annotations = Annotations.from_table(
-            config.annotations, classes=classes, repeated=config.repeated
+            config.annotations, classes=classes, repeated=config.repeated, missing=missing
         )
-        gold = read_known(config.gold or None, annotations)
-        known = read_known(config.truth or None, annotations, others=True)
+        gold = read_known(config.gold or None, annotations, missing=missing)
+        known = read_known(config.truth or None, annotations, others=True, missing=missing)
         check_options(**{name: config[name] for name in OPTIONS})
         check_start(config.init, annotations)
     except (TableError, OptionError) as error:

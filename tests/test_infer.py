@@ -175,11 +175,26 @@ def test_a_mistake_is_one_line_and_writes_nothing(crowd, capsys, changes, messag
     assert not (crowd / "run").exists()
 
 
-def test_a_label_in_gold_that_nobody_may_choose_names_the_row(crowd, capsys):
-    (crowd / "gold.csv").write_text("task,label\nimg 1,fear\nimg 2,joy\n")
-    assert run(crowd, gold=str(crowd / "gold.csv")) == 1
-    assert "gold.csv, row 2: label joy is none of the classes anger" in capsys.readouterr().err
-    assert run(crowd, truth=str(crowd / "gold.csv"), classes=(*CLASSES, "joy")) == 0
+def test_a_label_in_gold_that_nobody_may_choose_is_refused_or_left_out_with_a_warning(
+    crowd, capsys, caplog
+):
+    gold = crowd / "gold.csv"
+    gold.write_text("task,label\nimg 1,Fear\nimg 2,joy\n")
+    assert run(crowd, gold=str(gold)) == 1
+    error = capsys.readouterr().err
+    assert "gold.csv, row 1: label 'Fear' (which is not 'fear') is none of the classes" in error
+    gold.write_text("task,label\nimg 1,fear\nimg 2,joy\nimg 3,\n")
+    assert run(crowd, gold=str(gold)) == 0
+    assert json.loads((crowd / "run/result.json").read_text())["gold_tasks"] == 1
+    assert "1 of 2 labels left out, being none of the classes anger, fear, sad: joy" in caplog.text
+
+
+def test_labels_that_mean_nothing_are_dropped_where_the_config_says_so(crowd):
+    with (crowd / "labels.csv").open("a") as file:
+        file.write("img 0,fay,None\nimg 1,ann,\n")
+    assert run(crowd, missing=("None", "")) == 0
+    result = json.loads((crowd / "run/result.json").read_text())
+    assert (result["classes"], result["annotations"], result["workers"]) == ([*CLASSES], 150, 5)
 
 
 def test_a_truth_that_is_no_class_counts_as_missed():

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ferjax.truth import Annotations, TableError
-from ferjax.truth.annotations import NO_CLASS, read_known
+from ferjax.truth import Annotations, OptionError, TableError
+from ferjax.truth.annotations import NO_CLASS, UNKNOWN, read_known
 
 ROWS = [
     ("b", "ann", "10"),
@@ -15,6 +15,13 @@ ROWS = [
     ("a", "cy", "10"),
     ("b", "bob", "10"),
 ]
+
+
+PETS = {
+    "task": ["t1", "t1", "t2", "t2"],
+    "worker": ["ann", "bob", "ann", "bob"],
+    "label": ["cat", "cat", "dog", "cat"],
+}
 
 
 def table(rows=ROWS, task="task"):
@@ -191,6 +198,119 @@ def test_known_truths_find_their_tasks_whatever_the_type_of_the_ids():
 def test_known_truths_that_make_no_sense_are_named(labels, message):
     with pytest.raises(TableError, match=message):
         read_known(labels, Annotations.from_table(table()))
+
+
+@pytest.mark.parametrize(
+    ("labels", "truths"),
+    [
+        (("0.0", "1.0"), ("0", "1")),
+        (("0", "1"), ("0.0", "1.00")),
+        (("0.50", "0.25"), (0.5, 0.25)),
+        (("cat", "dog"), ("cat ", "\u00a0dog\t")),
+        ((0, 1), ("0.0", "1.0")),
+    ],
+)
+def test_known_truths_match_however_numbers_and_blanks_are_written(labels, truths):
+    rows = {
+        "task": [1, 1, 2, 2],
+        "worker": [1, 2, 1, 2],
+        "label": [labels[k] for k in (0, 0, 1, 1)],
+    }
+    annotations = Annotations.from_table(pa.table(rows))
+    truth = annotations.classes[read_known({1: truths[0], 2: truths[1]}, annotations)]
+    assert truth.tolist() == list(labels)
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_known_truths_that_are_no_class_are_refused_if_all_are_else_counted(caplog, others):
+    annotations = Annotations.from_table(pa.table(PETS))
+    with pytest.raises(TableError, match=r"row 1: label 'Cat' \(which is not 'cat'\) is none of"):
+        read_known({"t1": "Cat", "t2": "DOG"}, annotations, others=others)
+    known = read_known({"t1": "cat", "t2": "DOG", "t9": "cow"}, annotations, others=others)
+    assert known.tolist() == [0, NO_CLASS if others else UNKNOWN]
+    assert "1 of 2 labels" in caplog.text
+    assert "none of the classes cat, dog: 'DOG' (which is not 'dog')" in caplog.text
+
+
+def test_known_truths_may_be_blank_or_missing_for_some_tasks(caplog):
+    annotations = Annotations.from_table(pa.table(PETS))
+    known = pa.table({"task": ["t1", "t2", "t3"], "label": ["dog", " ", None]})
+    assert read_known(known, annotations).tolist() == [1, UNKNOWN]
+    known = {"t1": "dog", "t2": "-1"}
+    assert read_known(known, annotations, missing=("-1",)).tolist() == [1, UNKNOWN]
+    assert caplog.text == ""
+    with pytest.raises(TableError, match="no annotated task has a label"):
+        read_known({"t1": None, "t2": ""}, annotations)
+
+
+def test_a_task_that_only_looks_like_an_annotated_one_is_named(caplog):
+    read_known({"T1": "cat", "t2": "dog"}, Annotations.from_table(pa.table(PETS)))
+    assert "task 'T1' was not annotated, but 't1' was" in caplog.text
+
+
+def test_blanks_around_ids_are_no_part_of_them(tmp_path):
+    rows = [
+        ("t1", "ann", "cat "),
+        (" t1", "bob", "dog"),
+        ("t2", "ann\t", "\u3000dog"),
+        ("t2", "bob", "cat"),
+    ]
+    found = Annotations.from_table(write_csv(tmp_path / "labels.csv", rows))
+    assert found.sizes == (2, 2, 2)
+    assert as_rows(found) == [tuple(word.strip() for word in row) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("column", "pair", "message"),
+    [
+        ("task", ("1", "1.0"), "column task: '1' and '1.0' are counted as different"),
+        ("worker", ("2.50", "2.5"), "column worker: '2.50' and '2.5' are counted"),
+        ("label", ("1.0", "1"), "column label: '1.0' and '1' are counted as different"),
+        ("task", ("caf\u00e9", "cafe\u0301"), r"column task: 'caf\xe9' and 'cafe\u0301' are"),
+        ("label", ("dog\u200b", "dog"), r"column label: 'dog\u200b' and 'dog' are counted"),
+        ("label", ("Cat", "cat"), "column label: 'Cat' and 'cat' are counted as different"),
+        ("label", ("None", "cat"), "'None' counted as a class; missing=('None',) drops such rows"),
+        ("label", ("-1", "nuLL"), "'-1' and 'nuLL' counted as a class; missing=('-1', 'nuLL')"),
+        ("label", ("a,b\nc", "d"), r"class 'a,b\nc' has several lines; is a quote closed too late"),
+    ],
+)
+def test_ids_that_may_be_meant_otherwise_are_named_in_a_warning(caplog, column, pair, message):
+    rows = {"task": ["a", "b"], "worker": ["c", "d"], "label": ["e", "f"]} | {column: list(pair)}
+    assert Annotations.from_table(pa.table(rows)).sizes == (2, 2, 2)
+    assert message in caplog.text
+    assert len(caplog.records) == 1
+
+
+def test_usual_ids_give_no_warning(caplog):
+    rows = {
+        "task": ["1.jpg", "1.png", "T", "t"],
+        "worker": ["A", "a", "é", "e"],
+        "label": [0, 1, 2, 3],
+    }
+    Annotations.from_table(pa.table(rows))
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("missing", "labels"),
+    [
+        (("None", "-1"), ["x", "None", "y", "-1", "y"]),
+        ((-1, None), ["x", None, "y", "-1", "y"]),
+        (("",), ["x", "", "y", "nan", "y"]),
+        (("nan", 9), [1.0, None, 2.0, 9.0, 2.0]),
+        (("9",), [1, 9, 2, 9, 2]),
+    ],
+)
+def test_rows_whose_label_is_missing_count_as_if_they_were_not_there(missing, labels):
+    rows = {"task": ["c", "a", "b", "a", "c"], "worker": [5, 4, 3, 3, 5], "label": labels}
+    whole = pa.table(rows)
+    found = Annotations.from_table(whole, missing=missing)
+    for left, right in zip(found, Annotations.from_table(whole.take([0, 2, 4])), strict=True):
+        np.testing.assert_array_equal(left, right)
+    with pytest.raises(TableError, match="every label is one of those that are missing"):
+        Annotations.from_table(whole.take([1, 3]), missing=missing)
+    with pytest.raises(OptionError, match=r"missing must be several labels, such as \('x',\)"):
+        Annotations.from_table(whole, missing="x")
 
 
 def test_known_truths_to_measure_by_may_be_none_of_the_classes():
