@@ -10,6 +10,7 @@ import contextlib
 import csv
 import dataclasses
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ SPELLINGS = {
 
 DELIMITERS = ",\t;"
 PARQUET = b"PAR1"
+DAMAGED = (pa.ArrowException, OSError, MemoryError, OverflowError, UnicodeError)
+"""What Arrow raises for a damaged Parquet file."""
 SHOWN = 80
 """Letters of a line that an error shows."""
 
@@ -81,7 +84,7 @@ class Listing:
         wrong = (numbers > largest) | (numbers < (UNKNOWN if unknown else 0))
         if wrong.any():
             row = int(wrong.argmax())
-            message = f"{cells[row].as_py()!r} is not a whole number from 0 to {largest}"
+            message = f"{_shown(cells[row].as_py())} is not a whole number from 0 to {largest}"
             raise self.error(row, message)
         return numbers
 
@@ -96,8 +99,8 @@ class Listing:
         indices = index_of(self.columns[column], known)
         if (indices == UNKNOWN).any():
             row = int((indices == UNKNOWN).argmax())
-            cell = self.columns[column][row].as_py()
-            raise self.error(row, f"unknown {what} {cell!r}, expected {', '.join(known)}")
+            cell = _shown(self.columns[column][row].as_py())
+            raise self.error(row, f"unknown {what} {cell}, expected {', '.join(known)}")
         return indices
 
     def first_of(
@@ -122,7 +125,7 @@ class Listing:
             differs |= again.to_numpy(zero_copy_only=False)
         if differs.any():
             row = int(differs.argmax())
-            name = self.columns[key][row].as_py()
+            name = self.columns[key][row].as_py()[:SHOWN]
             raise self.error(row, f"{name} is listed again with {what}")
         return first, counts
 
@@ -179,7 +182,8 @@ def read_table(path: str | Path, columns: Sequence[str] = ()) -> Listing:
 
     Raises:
       UserError: for a file that cannot be read or is no text, a column that is missing or there
-        twice, a row of another length, or a quote that is not closed on its line.
+        twice, a row of another length, a header in the middle, or a quote that is not closed on its
+        line.
     """
     path = Path(path)
     data = _bytes(path)
@@ -191,7 +195,9 @@ def read_table(path: str | Path, columns: Sequence[str] = ()) -> Listing:
     _check_quotes(path, rest, _delimiter(first))
     listing = _read_csv(path, len(header), rest, _delimiter(first))
     cells = {name: listing.columns[str(header.index(name))] for name in columns}
-    return dataclasses.replace(listing, columns=cells)
+    listing = dataclasses.replace(listing, columns=cells)
+    _refuse_header(listing)
+    return listing
 
 
 def index_of(words: pa.StringArray, known: Sequence[str]) -> Int32[np.ndarray, " words"]:
@@ -203,6 +209,9 @@ def index_of(words: pa.StringArray, known: Sequence[str]) -> Int32[np.ndarray, "
 
 def _bytes(path: Path) -> bytes:
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe may wait for ever
+            raise UserError(f"{path}: a device or pipe; expected a file")
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
@@ -253,6 +262,15 @@ def _check_header(path: Path, header: list[str], columns: Sequence[str]) -> Sequ
             times = "no" if name not in header else "more than one"
             raise UserError(f"{path}:1: {times} column {name!r}, there are {', '.join(header)}")
     return columns
+
+
+def _refuse_header(listing: Listing) -> None:
+    """Refuses a row that repeats the header: another file with one was appended."""
+    again = np.ones(len(listing), bool)
+    for name, cells in listing.columns.items():
+        again &= pc.equal(cells, name).to_numpy(zero_copy_only=False)
+    if again.any():
+        raise listing.error(int(again.argmax()), "the header again; were several files joined?")
 
 
 def _split_lines(path: Path, text: bytes, labelled: bool) -> Listing:
@@ -324,8 +342,12 @@ def _read_csv(path: Path, width: int, rest: bytes, delimiter: str) -> Listing:
             ),
         )
     except pa.ArrowInvalid as error:
-        if not wrong:
-            raise UserError(f"{path}: {error}") from error
+        if not wrong:  # a row longer than Arrow's blocks
+            sizes = [len(line) for line in rest.split(b"\n")]
+            longest = int(np.argmax(sizes))
+            raise UserError(
+                f"{path}:{longest + 2}: a line of {sizes[longest]:,} bytes, which is too long"
+            ) from error
         bad = wrong[0]
         line = f"{path}:{bad.number + 1}"
         raise UserError(
@@ -342,7 +364,7 @@ def _read_csv(path: Path, width: int, rest: bytes, delimiter: str) -> Listing:
 def _parquet_header(path: Path) -> list[str]:
     try:
         return pq.read_schema(path).names
-    except pa.ArrowException as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: not a readable Parquet table ({error})") from error
 
 
@@ -353,9 +375,14 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Listing:
         cells = {
             name: _stripped(pc.fill_null(pc.cast(table[name], pa.string()), "")) for name in columns
         }
-    except pa.ArrowException as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: not a readable Parquet table of labels ({error})") from error
-    return Listing(path, cells, np.arange(1, len(table) + 1))
+    listing = Listing(path, cells, np.arange(1, len(table) + 1))
+    for column in cells.values():
+        nul = pc.match_substring(column, "\0").to_numpy(zero_copy_only=False)
+        if nul.any():
+            raise listing.error(int(nul.argmax()), "a NUL byte")
+    return listing
 
 
 def _stripped(cells: pa.ChunkedArray) -> pa.StringArray:

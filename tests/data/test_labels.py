@@ -1,6 +1,7 @@
 """The one reader of labels: every form they come in, and one clear line for what is wrong."""
 
 import codecs
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +45,35 @@ def test_damaged_parquet_is_one_line(tmp_path, read):
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(UserError, match=r"t\.parquet: not a readable Parquet table"):
         read(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("read", [labels.read_list, labels.read_table])
+def test_parquet_damaged_anywhere_is_one_short_line(tmp_path, read):
+    path, rng = tmp_path / "t.parquet", np.random.default_rng(0)
+    table = pa.table({"file": [f"img {k}.png" for k in range(60)], "label": ["a", "b"] * 30})
+    pq.write_table(table, path, compression="none")
+    whole = path.read_bytes()
+    outcomes = set()
+    for k in range(100):
+        data = bytearray(whole if k % 3 else whole[: rng.integers(8, len(whole))])
+        data[rng.integers(4, len(data))] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            read(path)
+            outcomes.add("read")
+        except UserError as error:
+            outcomes.add(len(str(error)) <= 290 and str(error).isprintable())
+    assert outcomes == {"read", True}
+    path.write_bytes(whole.replace(b"img 7", b"img\0" + b"7"))
+    with pytest.raises(UserError, match=r"t\.parquet:8: a NUL byte"):
+        read(path)
+
+
+def test_devices_and_pipes_are_no_lists(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(UserError, match=f"{path}: a device or pipe; expected a file"):
+            labels.read_list(path)
 
 
 @pytest.mark.parametrize("content", ['{"a": "' + "x" * 200_000 + '"}', "file,\rlabel\na,1\n"])
@@ -94,13 +124,19 @@ def test_names_alone_are_a_list_without_labels(tmp_path):
         ('file,label\n"a",1\n"b,2\nc,3\n', r"t\.csv:3: a quote is not closed .*: '\"b,2'"),
         ('file,label\na,"1\nb,"2"\nc,3\n', r"t\.csv:2: a quote is not closed"),
         ('file,label\n"a ""b""",1\nc"d,2\ne,x\n', r"t\.csv:4: 'x' is not a whole number"),
+        ("file,label\na,1\nb,2\nfile , label\nc,3\n", r"t\.csv:4: the header again"),
+        ("file,label\na," + "9" * 5000, r"t\.csv:2: '9{80}\.\.\.' is not a whole number"),
+        ("file,label\na,1\nb," + "9" * 5_000_000 + "\nc,3\n", r"t\.csv:3: a line of 5,000,002 bytes"),
+        (",".join(["9" * 50] * 100), r"t\.csv:1: no column 'label', there are 999"),
+        ("x" * 200_000 + ",label\n", r"t\.csv:1: no column 'label'"),
     ],
 )
 def test_a_mistake_is_named_by_file_and_line(tmp_path, content, message):
     path = tmp_path / "t.csv"
     path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as error:
         labels.read_table(path, ["label"]).numbers("label", 9)
+    assert len(str(error.value)) <= 290
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
