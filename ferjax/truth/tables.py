@@ -1,5 +1,6 @@
 """Tables of ids, from files or memory, as indices into lists of distinct ids."""
 
+import codecs
 import contextlib
 import csv
 import logging
@@ -420,7 +421,9 @@ def _csv_rows(path: str | Path, file: "_Csv", names: list[str]) -> Iterator[pa.R
         "read_options": pa.csv.ReadOptions(use_threads=False),
         "parse_options": pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=judge),
         "convert_options": pa.csv.ConvertOptions(
-            include_columns=names, column_types=dict.fromkeys(names, pa.string())
+            include_columns=names,
+            column_types=dict.fromkeys(names, pa.string()),
+            check_utf8=False,  # see `_Csv`
         ),
     }
     lines = 1
@@ -441,12 +444,16 @@ def _csv_rows(path: str | Path, file: "_Csv", names: list[str]) -> Iterator[pa.R
 
 
 class _Csv:
-    """The bytes of a CSV and then `END`, for Arrow; counts the lines."""
+    """The bytes of a CSV and then `END`, for Arrow; counts the lines and checks the encoding.
+
+    Arrow checks it, too, but prints a traceback for an invalid row that is not UTF-8.
+    """
 
     closed = False
 
     def __init__(self, file: BinaryIO):
         self._file = file
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._rest = [END]
         self._last = b""
         self.lines = 0
@@ -454,6 +461,8 @@ class _Csv:
     def read(self, size: int) -> bytes:
         data = self._file.read(size)
         self.lines += data.count(b"\n")
+        if not data.isascii() or not data or self._utf8.getstate()[0]:
+            self._utf8.decode(data, final=not data)
         if data:
             self._last = data[-1:]
             return data

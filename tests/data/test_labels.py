@@ -126,7 +126,10 @@ def test_names_alone_are_a_list_without_labels(tmp_path):
         ('file,label\n"a ""b""",1\nc"d,2\ne,x\n', r"t\.csv:4: 'x' is not a whole number"),
         ("file,label\na,1\nb,2\nfile , label\nc,3\n", r"t\.csv:4: the header again"),
         ("file,label\na," + "9" * 5000, r"t\.csv:2: '9{80}\.\.\.' is not a whole number"),
-        ("file,label\na,1\nb," + "9" * 5_000_000 + "\nc,3\n", r"t\.csv:3: a line of 5,000,002 bytes"),
+        (
+            "file,label\na,1\nb," + "9" * 5_000_000 + "\nc,3\n",
+            r"t\.csv:3: a line of 5,000,002 bytes",
+        ),
         (",".join(["9" * 50] * 100), r"t\.csv:1: no column 'label', there are 999"),
         ("x" * 200_000 + ",label\n", r"t\.csv:1: no column 'label'"),
     ],

@@ -60,6 +60,14 @@ def test_the_last_row_counts_however_it_ends(tmp_path, end):
     assert len(Annotations.from_table(path).task) == 5
 
 
+def test_letters_of_several_bytes_may_lie_across_blocks(tmp_path):
+    names = ["é" * 10] * 100_000
+    for shift in ("a", "aa"):
+        rows = "".join(f"{name},{name},{k % 2}\n" for k, name in enumerate(names))
+        (tmp_path / "labels.csv").write_text(f"task,worker,label\n{shift},b,1\n{rows}")
+        assert Annotations.from_table(tmp_path / "labels.csv").tasks.tolist() == [shift, names[0]]
+
+
 @pytest.mark.parametrize("size", [5, 400_000])
 def test_no_row_is_lost_where_every_cell_is_quoted(tmp_path, size):
     names = [f"{k % 1000}, the {k % 7}th" for k in range(size)]
@@ -88,6 +96,8 @@ def test_a_column_may_hold_the_name_of_one(tmp_path):
         ("x" * 200_000, "labels.csv, line 1: 200,000 bytes in a line are too many"),
         ('"' + "x" * 200_000 + '"', "labels.csv, line 1: 200,002 bytes in a line are too many"),
         (START.encode() + b"t3,\xff,dog\n", "labels.csv, line 6: expected a CSV in UTF-8"),
+        (START.encode() + b"t3,\xff\n", "labels.csv, line 6: expected a CSV in UTF-8"),
+        (START.encode() + b"t3,ann,dog\xe2\x82", "labels.csv, line 6: expected a CSV in UTF-8"),
         (START.encode("utf-16"), "labels.csv, line 1: expected a CSV in UTF-8"),
         (START + "9" * 5000 + ",ann\n", "labels.csv, row 5: 2 cells, not 3"),
         (HEADER + "a,b," + "9" * 5000, "labels.csv: the only class is 999"),
