@@ -5,11 +5,13 @@
 `annotations` is a CSV or Parquet file with columns task (or item), worker, label. Writes into DIR
 
     labels.csv      task, label, probability of each class, entropy in bits
-    workers.csv     labels given, estimated accuracy, most frequent mistake
+    workers.csv     labels given, estimated accuracy, most frequent mistake, spam score (near 0: the
+                    labels do not depend on the truth; not a ranking) and whether to take the worker
+                    for a spammer
     confusions.npz  confusions [workers, classes, classes], row = truth; workers; classes. Where a
                     worker met no task of a class, votes give nan, and EM the labels that the worker
                     gave as alike
-    result.json     accuracy if `truth` is given (gold left out), log-likelihood, seconds, ...
+    result.json     accuracy if `truth` is given (gold left out), Krippendorff's alpha, seconds, ...
     report/         the same to look at
 """
 
@@ -21,8 +23,12 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.run = "truth"
     config.annotations = ""
-    config.algorithm = "dawid_skene"  # 'majority_vote', 'one_coin', 'pm'
+    # By likelihood: 'dawid_skene', 'one_coin', 'glad' (tasks differ in difficulty), 'mace' (workers
+    # know or guess). By votes: 'majority_vote', 'wawa', 'zero_based_skill', 'iwmv', 'pm',
+    # 'gold_majority_vote' (needs `gold`), 'weighted_majority_vote' (needs `skills`).
+    config.algorithm = "dawid_skene"
     config.gold = ""  # a file of tasks whose truth is known and stays fixed: task, label
+    config.skills = ""  # a file of worker, skill (or accuracy) for weighted_majority_vote
     config.truth = ""  # a file of tasks whose truth is known, to measure the result by
     config.classes = ()  # labels that may be chosen, "('a','b')"; (): those that were
     config.missing = ()  # labels that mean that there is none, "('None','-1','')": rows to drop
@@ -32,6 +38,7 @@ def get_config() -> ConfigDict:
     config.prior = "estimate"  # or 'uniform'
     config.max_iterations = 100
     config.tolerance = 1e-5  # change of the log-likelihood per annotation
-    config.seed = 0  # of the spectral start, and of ties of majority_vote and pm
+    config.restarts = 10  # of mace: random starts, of which the likeliest run counts
+    config.seed = 0  # of the spectral start, mace's starts and tied votes
     config.table = "csv"  # or 'parquet': how labels are written
     return config

@@ -14,15 +14,37 @@ from ml_collections import ConfigDict
 
 from ferjax import truth, writers
 from ferjax.errors import UserError
-from ferjax.truth import Annotations, OptionError, TableError, majority
+from ferjax.truth import (
+    Annotations,
+    OptionError,
+    TableError,
+    krippendorff_alpha,
+    majority,
+    spam_scores,
+    spammers,
+)
 from ferjax.truth.annotations import UNKNOWN, read_known
 from ferjax.truth.dawid_skene import check_start
 from ferjax.truth.em import check_options
+from ferjax.truth.mace import check_restarts
+from ferjax.truth.weighted_vote import read_skills
 
-ALGORITHMS = ("majority_vote", "dawid_skene", "one_coin", "pm")
+EM = ("pseudo_count", "prior", "max_iterations", "tolerance")
+ALGORITHMS = {
+    "majority_vote": ("seed",),
+    "weighted_majority_vote": ("skills", "gold", "seed"),
+    "gold_majority_vote": ("gold", "seed"),
+    "wawa": ("gold", "seed"),
+    "zero_based_skill": ("gold", "max_iterations", "seed"),
+    "iwmv": ("gold", "max_iterations", "seed"),
+    "pm": ("max_iterations", "seed"),
+    "glad": ("gold", "max_iterations", "tolerance"),
+    "mace": ("restarts", "gold", "max_iterations", "tolerance", "seed"),
+    "one_coin": ("gold", *EM),
+    "dawid_skene": ("init", "gold", "seed", *EM),
+}
+"""The options of the config that each algorithm takes."""
 TABLES = ("csv", "parquet")
-OPTIONS = ("pseudo_count", "prior", "max_iterations", "tolerance")
-"""Options of the algorithms by EM."""
 
 
 class Crowd(NamedTuple):
@@ -32,12 +54,14 @@ class Crowd(NamedTuple):
       annotations: all labels, with their tasks and workers.
       gold: [T] known classes that stay fixed, `UNKNOWN` elsewhere.
       truth: [T] known classes to measure accuracy by, `UNKNOWN` or `NO_CLASS` elsewhere.
+      skills: [W] given skills of the workers; None if there are none.
       seconds: time that reading took.
     """
 
     annotations: Annotations
     gold: Int32[np.ndarray, " tasks"]
     truth: Int32[np.ndarray, " tasks"]
+    skills: Float64[np.ndarray, " workers"] | None
     seconds: float
 
     @property
@@ -102,10 +126,12 @@ def read(config: ConfigDict) -> Crowd:
     for field, allowed in (("algorithm", ALGORITHMS), ("table", TABLES)):
         if config[field] not in allowed:
             raise UserError(f"{field} must be one of {', '.join(allowed)}, not {config[field]!r}")
-    if config.gold and config.algorithm not in ("dawid_skene", "one_coin"):
-        raise UserError(
-            f"gold cannot be used with {config.algorithm}, only with dawid_skene and one_coin"
-        )
+    for field, needed in (("gold", "gold_majority_vote"), ("skills", "weighted_majority_vote")):
+        if config[field] and field not in ALGORITHMS[config.algorithm]:
+            users = ", ".join(name for name, options in ALGORITHMS.items() if field in options)
+            raise UserError(f"{field} cannot be used with {config.algorithm}, only with {users}")
+        if not config[field] and config.algorithm == needed:
+            raise UserError(f"{field} is not set; {needed} needs the file")
     if config.init != "majority" and config.algorithm != "dawid_skene":
         raise UserError(f"init must be 'majority' for {config.algorithm}, not {config.init!r}")
     if not 0 <= config.seed < 2**32:
@@ -121,11 +147,13 @@ def read(config: ConfigDict) -> Crowd:
         )
         gold = read_known(config.gold or None, annotations, missing=missing)
         known = read_known(config.truth or None, annotations, others=True, missing=missing)
-        check_options(**{name: config[name] for name in OPTIONS})
+        skills = read_skills(config.skills, annotations) if config.skills else None
+        check_options(**{name: config[name] for name in EM})
         check_start(config.init, annotations)
+        check_restarts(config.restarts)
     except (TableError, OptionError) as error:
         raise UserError(str(error)) from error
-    return Crowd(annotations, gold, known, time.perf_counter() - start)
+    return Crowd(annotations, gold, known, skills, time.perf_counter() - start)
 
 
 def fingerprint(crowd: Crowd) -> dict[str, Any]:
@@ -140,6 +168,8 @@ def fingerprint(crowd: Crowd) -> dict[str, Any]:
     for name in ("task", "worker", "label"):
         checksums[name] = zlib.crc32(getattr(crowd.annotations, name).tobytes())
     checksums["gold"] = zlib.crc32(crowd.gold.tobytes())
+    if crowd.skills is not None:
+        checksums["skills"] = zlib.crc32(crowd.skills.tobytes())
     tasks, workers, classes = crowd.annotations.sizes
     annotations = len(crowd.annotations.task)
     sizes = {"tasks": tasks, "workers": workers, "classes": classes, "annotations": annotations}
@@ -155,20 +185,17 @@ def infer(config: ConfigDict, crowd: Crowd) -> Inference:
 
 def _infer(config: ConfigDict, crowd: Crowd) -> dict[str, Any]:
     """Runs `config.algorithm` and returns all fields of `Inference` except the seconds."""
-    annotations = crowd.annotations
-    if config.algorithm == "majority_vote":
-        majorities = truth.majority_vote(annotations, seed=config.seed)
-        return _from_votes(annotations, majorities.labels, majorities.posteriors, 1, True)
-    if config.algorithm == "pm":
-        voted = truth.pm(annotations, max_iterations=config.max_iterations, seed=config.seed)
-        progress = voted.iterations, voted.converged
-        return _from_votes(annotations, voted.labels, voted.posteriors, *progress)
-    options = {name: config[name] for name in OPTIONS} | {"gold": crowd.gold}
-    if config.algorithm == "one_coin":
-        em = truth.one_coin(annotations, **options)
-    else:
-        em = truth.dawid_skene(annotations, init=config.init, seed=config.seed, **options)
-    return {name: getattr(em, name) for name in Inference._fields if name != "seconds"}
+    options = {name: config[name] for name in ALGORITHMS[config.algorithm]}
+    options |= {name: getattr(crowd, name) for name in ("gold", "skills") if name in options}
+    inferred = getattr(truth, config.algorithm)(crowd.annotations, **options)
+    fields = {name: getattr(inferred, name, None) for name in Inference._fields[:-1]}
+    if fields["log_likelihood"] is None:
+        fields["log_likelihood"] = np.empty(0)
+    if fields["iterations"] is None:  # a majority vote
+        fields |= {"iterations": 1, "converged": True}
+    if fields["confusions"] is None:
+        fields["confusions"] = _shares(expected_counts(crowd.annotations, inferred.posteriors))
+    return fields
 
 
 def log(crowd: Crowd, inference: Inference, stage: str, metrics: writers.MetricsFile) -> None:
@@ -191,6 +218,7 @@ def log(crowd: Crowd, inference: Inference, stage: str, metrics: writers.Metrics
 def write(config: ConfigDict, crowd: Crowd, inference: Inference, folder: Path) -> dict[str, Any]:
     """Writes the tables and, last, `result.json`; returns its contents."""
     annotations, trace = crowd.annotations, inference.log_likelihood
+    alpha = krippendorff_alpha(annotations)
     _write_table(_labels(annotations, inference), folder / f"labels.{config.table}")
     _write_table(_workers(annotations, inference), folder / "workers.csv")
     with writers.replacing(folder / "confusions.npz") as temporary, temporary.open("wb") as file:
@@ -207,6 +235,8 @@ def write(config: ConfigDict, crowd: Crowd, inference: Inference, folder: Path) 
         "known_tasks": int((crowd.measured != UNKNOWN).sum()),
         "gold_tasks": int((crowd.gold != UNKNOWN).sum()),
         "tied_tasks": int(inference.tied.sum()),
+        "krippendorff_alpha": None if np.isnan(alpha) else alpha,
+        "spammers": int(spammers(annotations, inference.labels).sum()),
         "log_likelihood": float(trace[-1]) if len(trace) else None,
         "iterations": inference.iterations,
         "converged": inference.converged,
@@ -229,6 +259,10 @@ def format_result(result: dict[str, Any]) -> str:
         lines.append(f"gold tasks: {result['gold_tasks']:,}, not counted in the accuracy")
     if result["tied_tasks"]:
         lines.append(f"tied tasks: {result['tied_tasks']:,}")
+    if result["krippendorff_alpha"] is not None:
+        lines.append(f"Krippendorff's alpha {result['krippendorff_alpha']:.3f}")
+    if result["spammers"]:
+        lines.append(f"workers whose labels hardly depend on the truth: {result['spammers']:,}")
     if result["accuracy"] is not None:
         share = f"{100 * result['accuracy']:.2f} %"
         lines.append(f"accuracy {share} of {result['known_tasks']:,} tasks with known truth")
@@ -267,25 +301,12 @@ def estimated_accuracy(
     return np.bincount(annotations.worker, right) / np.bincount(annotations.worker)
 
 
-def _from_votes(
-    annotations: Annotations,
-    labels: Int32[np.ndarray, " tasks"],
-    shares: Float[np.ndarray, "tasks classes"],
-    iterations: int,
-    converged: bool,
-) -> dict[str, Any]:
-    """Makes the fields of `Inference` from votes; confusions are counted by the votes' shares."""
-    counts = expected_counts(annotations, shares)
+def _shares(
+    counts: Float64[np.ndarray, "workers classes classes"],
+) -> Float64[np.ndarray, "workers classes classes"]:
+    """Returns the shares of labels in each row; nan where a worker met no task of a class."""
     sizes = counts.sum(axis=2, keepdims=True)
-    confusions = np.divide(counts, sizes, out=np.full_like(counts, np.nan), where=sizes > 0)
-    return {
-        "labels": labels,
-        "posteriors": shares,
-        "confusions": confusions,
-        "log_likelihood": np.empty(0),
-        "iterations": iterations,
-        "converged": converged,
-    }
+    return np.divide(counts, sizes, out=np.full_like(counts, np.nan), where=sizes > 0)
 
 
 def _labels(annotations: Annotations, inference: Inference) -> pa.Table:
@@ -316,6 +337,8 @@ def _workers(annotations: Annotations, inference: Inference) -> pa.Table:
             "labels": np.bincount(annotations.worker, minlength=workers),
             "accuracy": estimated_accuracy(annotations, inference.posteriors),
             "most_frequent_mistake": mistakes,
+            "spam_score": pa.array(spam_scores(annotations, inference.labels), from_pandas=True),
+            "spammer": spammers(annotations, inference.labels),
         }
     )
 

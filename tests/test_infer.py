@@ -44,6 +44,16 @@ def run(folder, workdir="run", **changes):
     return main.execute(config.copy_and_resolve_references(), folder / workdir)
 
 
+def write_tables(folder, **changes):
+    """Infers, and writes the tables, without a report, into `tables`; returns the result."""
+    config = truth.get_config()
+    config.annotations = str(folder / "labels.csv")
+    config.update_from_flattened_dict(changes)
+    crowd = infer.read(config)
+    (folder / "tables").mkdir(exist_ok=True)
+    return infer.write(config, crowd, infer.infer(config, crowd), folder / "tables")
+
+
 def read(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
@@ -76,19 +86,45 @@ def test_a_run_leaves_what_the_config_promises(crowd, capsys):
 
 
 @pytest.mark.parametrize("algorithm", infer.ALGORITHMS)
-def test_every_algorithm_fills_the_same_files_and_report(crowd, algorithm):
-    assert run(crowd, algorithm=algorithm, table="parquet") == 0
-    labels = pq.read_table(crowd / "run/labels.parquet")
+def test_every_algorithm_fills_the_same_tables(crowd, algorithm):
+    gold, skills = crowd / "gold.csv", crowd / "skills.csv"
+    gold.write_text("\n".join((crowd / "truth.csv").read_text().splitlines()[:10]))
+    skills.write_text("worker,skill\nann,1\nbob,0.6\ncy,0.2\ndee,1\neve,1\n")
+    files = {"gold_majority_vote": {"gold": gold}, "weighted_majority_vote": {"skills": skills}}
+    given = {name: str(path) for name, path in files.get(algorithm, {}).items()}
+    result = write_tables(crowd, algorithm=algorithm, table="parquet", **given)
+    labels = pq.read_table(crowd / "tables/labels.parquet")
     probabilities = np.stack([labels[f"p_{name}"].to_numpy() for name in CLASSES], axis=1)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    workers = {row["worker"]: row for row in read(crowd / "tables/workers.csv")}
+    assert {name for name, row in workers.items() if row["spammer"] == "true"} == {"cy"}
+    assert float(workers["ann"]["spam_score"]) == pytest.approx(1)
+    by_likelihood = ("dawid_skene", "one_coin", "glad", "mace")
+    assert (result["log_likelihood"] is not None) == (algorithm in by_likelihood)
+    assert 0.3 < result["krippendorff_alpha"] < 0.9
+    assert result["spammers"] == 1
+
+
+@pytest.mark.parametrize("algorithm", ["dawid_skene", "mace", "pm"])
+def test_every_kind_of_algorithm_has_a_report(crowd, capsys, algorithm):
+    assert run(crowd, algorithm=algorithm) == 0
     page = (crowd / "run/report/index.html").read_text()
+    assert "labels hardly depend on the truth" in page
+    assert "Krippendorff" in page
     pictures = set(re.findall(r'src="([^"]+)"', page))
     assert {"coders.png", "most_reliable.png", "entropy.png", "agreement.png"} <= pictures
     for name in pictures:
         assert (crowd / "run/report" / name).read_bytes().startswith(b"\x89PNG")
-    result = json.loads((crowd / "run/result.json").read_text())
-    assert result["accuracy"] is None
-    assert (result["log_likelihood"] is None) == (algorithm in ("majority_vote", "pm"))
+    assert "workers whose labels hardly depend on the truth: 1" in capsys.readouterr().out
+
+
+def test_workers_of_an_earlier_run_give_the_skills(crowd, capsys):
+    write_tables(crowd)
+    skills = {"algorithm": "weighted_majority_vote", "skills": str(crowd / "tables/workers.csv")}
+    assert write_tables(crowd, truth=str(crowd / "truth.csv"), **skills)["accuracy"] == 1
+    (crowd / "tables/workers.csv").write_text("worker,skill\nann,1\nbob,1\n")
+    assert run(crowd, **skills) == 1
+    assert "has no skill of 3 of 5 workers, such as cy" in capsys.readouterr().err
 
 
 def test_a_finished_run_infers_nothing_again(crowd, monkeypatch, capsys):
@@ -148,13 +184,26 @@ def test_gold_stays_fixed(crowd):
     ("changes", "message"),
     [
         (
-            {"algorithm": "glad"},
-            "algorithm must be one of majority_vote, dawid_skene, one_coin, pm, not 'glad'",
+            {"algorithm": "dawid"},
+            "mace, one_coin, dawid_skene, not 'dawid'",
         ),
         ({"table": "json"}, "table must be one of csv, parquet, not 'json'"),
         ({"annotations": ""}, "annotations is not set"),
         ({"annotations": "nowhere.csv"}, "cannot read nowhere.csv: No such file"),
-        ({"algorithm": "pm", "gold": "gold.csv"}, "gold cannot be used with pm"),
+        (
+            {"algorithm": "pm", "gold": "gold.csv"},
+            "gold cannot be used with pm, only with weighted_majority_vote, gold_majority_vote",
+        ),
+        ({"algorithm": "gold_majority_vote"}, "gold is not set; gold_majority_vote needs the file"),
+        (
+            {"algorithm": "weighted_majority_vote"},
+            "skills is not set; weighted_majority_vote needs",
+        ),
+        (
+            {"skills": "skills.csv"},
+            "skills cannot be used with dawid_skene, only with weighted_majority_vote",
+        ),
+        ({"restarts": 0}, "restarts must be at least 1, not 0"),
         ({"prior": "flat"}, "prior must be 'estimate' or 'uniform', not 'flat'"),
         ({"init": "zero"}, "init must be 'majority' or 'spectral', not 'zero'"),
         ({"pseudo_count": -1.0}, "pseudo_count must be at least 0 and finite, not -1.0"),

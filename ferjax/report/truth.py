@@ -14,7 +14,7 @@ from ferjax import writers
 from ferjax.infer import Crowd, Inference, estimated_accuracy, expected_counts
 from ferjax.report import figures, page
 from ferjax.report.parts import Picture, Pictures, configuration, duration, percent
-from ferjax.truth import Annotations
+from ferjax.truth import Annotations, spammers
 from ferjax.truth.annotations import last_of_each
 
 Show = Callable[[Iterable[Picture]], str]
@@ -32,6 +32,8 @@ MOST_CLASSES = 12
 """Matrices with more classes are not drawn: they would be illegible."""
 MISTAKES = 10
 """Number of most frequent mistakes listed."""
+SPAMMERS = 20
+"""Number of coders listed whose labels hardly depend on the truth."""
 LEAST_SHARED = 5
 """Agreement is not computed between coders who share fewer tasks."""
 NAME = 18
@@ -114,6 +116,8 @@ def _results(result: dict[str, Any]) -> str:
         "converged": "yes" if result["converged"] else "no",
         "tasks given as gold": f"{result['gold_tasks']:,}",
     }
+    if result["krippendorff_alpha"] is not None:
+        rows["Krippendorff's α (1: all agree, 0: chance)"] = f"{result['krippendorff_alpha']:.3f}"
     if result["log_likelihood"] is not None:
         rows["log-likelihood"] = f"{result['log_likelihood']:.2f}"
     if result["accuracy"] is not None:
@@ -162,7 +166,21 @@ def _coders(annotations: Annotations, inference: Inference, show: Show) -> str:
     if len(annotations.classes) <= MOST_CLASSES:
         parts.append(show(_reliable(annotations, inference, counts)))
     parts.append(_mistakes(counts.sum(axis=0), annotations, "expected mistakes of all coders"))
+    parts.append(_spammers(annotations, inference))
     return "\n".join(parts)
+
+
+def _spammers(annotations: Annotations, inference: Inference) -> str:
+    """Builds a table of the busiest coders whose labels hardly depend on the inferred truth."""
+    given = np.bincount(annotations.worker)
+    flagged = np.flatnonzero(spammers(annotations, inference.labels))
+    right = estimated_accuracy(annotations, inference.posteriors)
+    rows = {
+        str(annotations.workers[coder]): [f"{given[coder]:,}", percent(float(right[coder]))]
+        for coder in flagged[np.argsort(-given[flagged], kind="stable")][:SPAMMERS]
+    }
+    title = f"labels hardly depend on the truth (in all {len(flagged):,} coders)"
+    return page.table((title, "labels", "estimated accuracy"), rows) if rows else ""
 
 
 def _spread(annotations: Annotations, inference: Inference, show: Show) -> str:
