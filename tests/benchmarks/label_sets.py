@@ -63,6 +63,9 @@ def peers(folder: Path, iterations: int) -> dict[str, float]:
         module.check_is_fitted = lambda *_, **__: None  # type: ignore[attr-defined]
     frame = pandas.read_csv(folder / "label.csv").rename(columns={"item": "task"})
     known = pandas.read_csv(folder / "truth.csv").set_index("item")["truth"]
+    # Its MACE mixes up workers and labels unless their ids ascend as they appear.
+    names = {column: frame[column].unique() for column in frame}
+    frame = frame.apply(lambda column: pandas.factorize(column)[0])
     algorithms = {
         "dawid_skene": aggregation.DawidSkene(n_iter=iterations, tol=float("-inf")),
         "wawa": aggregation.Wawa(),
@@ -73,6 +76,7 @@ def peers(folder: Path, iterations: int) -> dict[str, float]:
     rates = {}
     for name, algorithm in algorithms.items():
         labels = algorithm.fit_predict(frame)
+        labels = pandas.Series(names["label"][labels], names["task"][labels.index])
         rates[f"crowd_kit_{name}"] = float((labels[known.index] == known).mean())
     return rates
 
