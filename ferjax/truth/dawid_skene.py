@@ -11,9 +11,9 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float64
+from jaxtyping import Array, Bool, Float64, Int32
 
-from ferjax.truth import em, spectral
+from ferjax.truth import em, segments, spectral
 from ferjax.truth.annotations import Annotations, OptionError, read_known
 
 
@@ -21,8 +21,10 @@ def dawid_skene(
     annotations: Annotations,
     *,
     init: str = "majority",
-    pseudo_count: float = 0.0,
-    prior: str = "estimate",
+    prior: str = "none",
+    diagonal: float = 1.0,
+    off_diagonal: float = 0.01,
+    class_prior: str = "estimate",
     gold: Any = None,
     max_iterations: int = 100,
     tolerance: float = 1e-5,
@@ -35,8 +37,11 @@ def dawid_skene(
       annotations: labels with their tasks and workers.
       init: initial posteriors: 'majority' (the fractions of each task's labels) or 'spectral' (see
         `spectral.start`).
-      pseudo_count: added to every expected count of a confusion matrix; 0 is maximum likelihood.
-      prior: 'estimate', or 'uniform' over classes.
+      prior: of the confusion matrices: 'none' (maximum likelihood) or 'diagonal', a Dirichlet
+        distribution that adds pseudo-counts to each row.
+      diagonal: pseudo-count of right labels, above 0, if `prior` is 'diagonal'.
+      off_diagonal: pseudo-count of each wrong label, above 0, likewise.
+      class_prior: 'estimate', or 'uniform' over classes.
       gold: known truths, see `annotations.read_known`; these tasks keep them.
       max_iterations: most iterations.
       tolerance: stop when the log-likelihood per annotation changes by less.
@@ -48,12 +53,22 @@ def dawid_skene(
       TableError: for a mistake in `gold`.
     """
     check_start(init, annotations)
-    return em.infer(
-        annotations,
-        _confusions,
-        start=spectral.start(annotations, seed=seed) if init == "spectral" else None,
-        pseudo_count=pseudo_count,
+    em.check_options(
         prior=prior,
+        diagonal=diagonal,
+        off_diagonal=off_diagonal,
+        class_prior=class_prior,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+    )
+    has_prior = prior == "diagonal"
+    return em.infer_confusions(
+        annotations,
+        _maximise,
+        diagonal=diagonal if has_prior else 0.0,
+        off_diagonal=off_diagonal if has_prior else 0.0,
+        estimate_classes=class_prior == "estimate",
+        start=spectral.start(annotations, seed=seed) if init == "spectral" else None,
         gold=read_known(gold, annotations),
         max_iterations=max_iterations,
         tolerance=tolerance,
@@ -69,16 +84,23 @@ def check_start(init: str, annotations: Annotations) -> None:
         spectral.check_workers(annotations)
 
 
-def _confusions(
-    counts: Float64[Array, "workers label truth"], pseudo_count: Array
-) -> tuple[Float64[Array, "workers label truth"], Float64[Array, ""]]:
+def _maximise(
+    counts: Float64[Array, "cells truth"],
+    mass: Float64[Array, " truth"],
+    *,
+    cell_worker: Int32[Array, " cells"],
+    pseudo: Float64[Array, "cells truth"],
+    pseudo_unused: Float64[Array, "workers truth"],
+    estimate_classes: Bool[Array, ""],
+) -> em.Parameters:
     """Normalises expected counts over labels, (2.3); pseudo-counts act as a Dirichlet prior.
 
-    The prior has α = 1 + pseudo-count. Without pseudo-counts a label that a worker never gave has
-    probability 0; if the worker labelled no task of a class, its other labels are equally likely.
+    The prior has α = 1 + pseudo-count. Without it a label that a worker never used has probability
+    0; if the worker labelled no task of a class, its other labels are equally likely.
     """
-    given = (jnp.sum(counts, axis=2, keepdims=True) > 0.5) | (pseudo_count > 0)
-    counts = jnp.where(given, jnp.maximum(counts + pseudo_count, em.FLOOR), 0.0)
-    shares = counts / jnp.sum(counts, axis=1, keepdims=True)
-    logs = jnp.where(given, jnp.log(jnp.where(given, shares, 1.0)), em.NEVER)
-    return logs, jnp.where(pseudo_count > 0, pseudo_count * jnp.sum(logs), 0.0)
+    counts = jnp.maximum(counts + pseudo, em.FLOOR)
+    sums = segments.add_at(pseudo_unused, cell_worker, counts)
+    probs = counts / sums[cell_worker]
+    logs = jnp.log(probs.astype(jnp.float32))
+    penalty = jnp.sum(pseudo * logs.astype(jnp.float64)) - jnp.sum(pseudo_unused * jnp.log(sums))
+    return em.Parameters((probs, sums), logs, *em.class_prior(mass, estimate_classes), penalty)

@@ -1,10 +1,12 @@
 """Expectation–maximisation over sharded tasks: the E-step is local, the M-step needs one `psum`.
 
-All models share the E-step; they differ in how they compute confusion matrices from expected
-counts.
+All models share both steps; they differ in how parameters come from expected counts. Each step is
+one program, and Python repeats them: a loop on the device would hold them more than once and so
+take longer to compile.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Float32, Float64, Int32
+from jaxtyping import Array, Bool, Float, Float32, Float64, Int, Int32
 from scipy import sparse
 
 from ferjax.truth import segments
 from ferjax.truth.annotations import Annotations, OptionError, stable_order
+from ferjax.truth.majority import vote_counts
 
 AXIS = "tasks"
 FLOOR = 1e-10
@@ -28,15 +31,61 @@ NEVER = -1e30
 
 SHARD_TASKS = 1 << 16
 """Most tasks in a shard, if there are many annotations."""
-LEAST_OF_CELL = 32
-"""Least mean number of annotations per worker and label in a shard: else padding costs more."""
+LEAST_OF_COUNT = 32
+"""Least mean number of annotations per expected count in a shard: else padding costs more."""
 
-TRACE = 128
-"""The trace of log-likelihoods is padded to a multiple of this, so that few sizes are compiled."""
+PADDING = -2
+"""Stands for the class of what is no task."""
 
 MOST_ITERATIONS = 1_000_000
+PRIORS, CLASS_PRIORS = ("none", "diagonal"), ("estimate", "uniform")
 
-MStep = Callable[[Float64[Array, "workers label truth"], Array], tuple[Array, Array]]
+
+class Parameters(NamedTuple):
+    """What an M-step computes.
+
+    Attributes:
+      workers: the model's estimates of the workers.
+      logs: what a worker's label adds to the joint logarithm: of each truth, [cells, K], see
+        `Cells`; or of itself alone, [W, 1].
+      prior: [K] probability of each class.
+      log_prior: [K] what the joint logarithm of each truth begins with.
+      offset: added to the log-likelihood.
+    """
+
+    workers: Any
+    logs: Float32[Array, "counts columns"]
+    prior: Float64[Array, " classes"]
+    log_prior: Float32[Array, " classes"]
+    offset: Float64[Array, ""]
+
+
+MStep = Callable[..., Parameters]
+"""(expected counts [cells, K] of each truth, or [W, 1] of right labels; mass [K] of each class; the
+model's numbers by name) -> parameters."""
+
+
+class Cells(NamedTuple):
+    """The pairs of a worker and a label that this worker used; cells are sorted by both.
+
+    Attributes:
+      worker, label: [cells] indices.
+      of_annotations: [N] the cell of each annotation.
+    """
+
+    worker: Int32[np.ndarray, " cells"]
+    label: Int32[np.ndarray, " cells"]
+    of_annotations: Int32[np.ndarray, " annotations"]
+
+
+class Fitted(NamedTuple):
+    """The outcome of EM on the host; see `Inferred` for the fields of the same name."""
+
+    labels: Int32[np.ndarray, " tasks"]
+    posteriors: Float32[np.ndarray, "tasks classes"]
+    parameters: Parameters
+    log_likelihood: Float64[np.ndarray, " iterations"]
+    converged: bool
 
 
 class Inferred(NamedTuple):
@@ -45,114 +94,198 @@ class Inferred(NamedTuple):
     Attributes:
       labels: [T] the likeliest class of each task.
       posteriors: [T, K] probability of each class, from the last E-step.
-      confusions: [W, K, K] probability of a label (column) given the truth (row), from the last
-        M-step.
+      cells: the labels that workers used.
+      probs: [cells, K] probability of a cell's label given each truth, from the last M-step.
+      unused: [W, K, 2] probability of the true label and of each other label given each truth, if
+        the worker never used it.
       prior: [K] probability of each class.
-      log_likelihood: [iterations] of all annotations at each E-step; penalised if there are
-        pseudo-counts. It never falls, except by float32 rounding of the posteriors (about 1e-9 per
-        annotation).
+      log_likelihood: [iterations] of all annotations at each E-step, plus the logarithm of the
+        prior's density up to a constant; or its bound if the model is variational. It never falls,
+        except by float32 rounding of the posteriors (about 1e-9 per annotation).
       iterations: number done.
       converged: True if the last one changed the log-likelihood by less than the tolerance.
     """
 
     labels: Int32[np.ndarray, " tasks"]
     posteriors: Float32[np.ndarray, "tasks classes"]
-    confusions: Float64[np.ndarray, "workers classes classes"]
+    cells: Cells
+    probs: Float64[np.ndarray, "cells classes"]
+    unused: Float64[np.ndarray, "workers classes 2"]
     prior: Float64[np.ndarray, " classes"]
     log_likelihood: Float64[np.ndarray, " iterations"]
     iterations: int
     converged: bool
+
+    @property
+    def confusions(self) -> Float64[np.ndarray, "workers classes classes"]:
+        """[W, K, K] probability of a label (column) given the truth (row); made on each access."""
+        classes = len(self.prior)
+        right, wrong = self.unused[..., 0, None], self.unused[..., 1, None]
+        confusions = np.where(np.eye(classes, dtype=bool), right, wrong)
+        confusions[self.cells.worker, :, self.cells.label] = self.probs
+        return confusions
 
 
 class Shards(NamedTuple):
     """The annotations in shards; a shard's tasks are numbered in the order of its blocks.
 
     Attributes:
-      of_tasks: for each task the cells (worker·K + label) of its annotations.
-      of_cells: for each cell the tasks of its annotations.
-      cell_position: [shards, workers·K] position of each cell in its blocks.
-      start: [shards, tasks, columns] initial posteriors; None: the shares of each task's labels.
-      gold: [shards, tasks] known class or -1.
-      real: [shards, tasks] True for a task, False for padding.
+      of_tasks: for each task the rows of `Parameters.logs` of its annotations; or for each task and
+        label.
+      of_counts: for each expected count the tasks of its annotations; or the tasks and labels.
+      known: [shards, tasks] class of gold, -1, or `PADDING`.
     """
 
-    of_tasks: tuple[Int32[Any, "..."], ...]
-    of_cells: tuple[Int32[Any, "..."], ...]
-    cell_position: Int32[Any, "shards cells"]
-    start: Float32[Any, "shards rows columns"] | None
-    gold: Int32[Any, "shards rows"]
-    real: Bool[Any, "shards rows"]
+    of_tasks: segments.Blocks
+    of_counts: segments.Blocks
+    known: Int32[Any, "..."]
 
 
 def infer(
     annotations: Annotations,
     m_step: MStep,
+    numbers: dict[str, Any],
     *,
+    cells: Cells | None,
     start: Float[np.ndarray, "tasks classes"] | None = None,
-    pseudo_count: float,
-    prior: str,
     gold: Int32[np.ndarray, " tasks"],
     max_iterations: int,
     tolerance: float,
     mesh: Mesh | None,
-) -> Inferred:
+) -> Fitted:
     """Runs EM.
 
     Args:
       annotations: labels with their tasks and workers.
-      m_step: (expected counts [workers, label, truth], pseudo-count) -> logarithms of the
-        confusions, in the same shape, and the penalty (≤ 0) added to the log-likelihood.
+      m_step: of the model.
+      numbers: arguments of `m_step`.
+      cells: None if a worker's vote counts for the label alone, not for each truth.
       start: initial posteriors; None: the shares of each task's labels.
-      pseudo_count: added to the model's counts, at least 0.
-      prior: 'estimate' or 'uniform'.
       gold: known class of each task, which stays fixed, or -1.
       max_iterations: most iterations.
       tolerance: stop when the log-likelihood per annotation changes by less.
       mesh: devices to spread the tasks over; None: all devices.
 
-    Raises:
-      OptionError: see `check_options`.
     """
-    check_options(
-        pseudo_count=pseudo_count,
-        prior=prior,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-    )
     devices = np.array(jax.devices()) if mesh is None else mesh.devices.reshape(-1)
     mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
-    shards, rows = _shards(annotations, start, gold, mesh.size)
-    with jax.enable_x64(True):
-        run = _compiled(mesh, m_step, prior == "estimate", -(-max_iterations // TRACE) * TRACE)
-        least_change = tolerance * len(annotations.task)
-        tasks, *shape = annotations.sizes
-        outputs = run(
-            _put(shards, mesh), tuple(shape), tasks, max_iterations, pseudo_count, least_change
-        )
-        of_tasks, *others = outputs
-        if not of_tasks[0].is_fully_addressable:
-            of_tasks = multihost_utils.process_allgather(of_tasks, tiled=True)
-        confusions, class_prior, trace, iterations, converged = jax.device_get(others)
-    labels, posteriors = (np.asarray(x).reshape(-1, *x.shape[2:])[rows] for x in of_tasks)
-    return Inferred(
-        labels=labels,
-        posteriors=posteriors,
-        confusions=confusions.swapaxes(1, 2),
-        prior=class_prior,
-        log_likelihood=trace[:iterations],
-        iterations=int(iterations),
-        converged=bool(converged),
+    shards, rows = _shards(annotations, gold, mesh.size, cells)
+    posteriors = _start(annotations, start, shards.known.shape, rows, gold)
+    mass = posteriors.sum(axis=(0, 1), dtype=np.float64)[: len(annotations.classes)]
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    shards, posteriors = jax.tree.map(
+        lambda x: jax.make_array_from_callback(x.shape, sharding, lambda part: x[part]),
+        (shards, posteriors),
     )
+    trace: list[float] = []
+    least_change, change = tolerance * len(annotations.task), np.inf
+    with jax.enable_x64(True):
+        counts = len(annotations.workers if cells is None else cells.worker)
+        classes = len(annotations.classes)
+        expect, maximise = _compiled(mesh, m_step, classes, counts, cells is not None)
+        parameters = maximise(shards, posteriors, mass, numbers)
+        while len(trace) < max_iterations and not change < least_change:
+            posteriors, mass, log_likelihood = expect(shards, parameters)
+            parameters = maximise(shards, posteriors, mass, numbers)  # while Python waits for the number
+            trace.append(float(log_likelihood))
+            change = abs(trace[-1] - trace[-2]) if len(trace) > 1 else np.inf
+    if not posteriors.is_fully_addressable:
+        posteriors = multihost_utils.process_allgather(posteriors, tiled=True)
+    posteriors = np.asarray(posteriors).reshape(-1, posteriors.shape[-1])
+    posteriors = posteriors[rows, : len(annotations.classes)]
+    return Fitted(
+        labels=posteriors.argmax(axis=1).astype(np.int32),
+        posteriors=posteriors,
+        parameters=jax.device_get(parameters),
+        log_likelihood=np.array(trace),
+        converged=bool(change < least_change),
+    )
+
+
+def infer_confusions(
+    annotations: Annotations,
+    m_step: MStep,
+    *,
+    diagonal: float,
+    off_diagonal: float,
+    estimate_classes: bool,
+    **options: Any,
+) -> Inferred:
+    """Runs EM with a confusion matrix for each worker; options are those of `infer`.
+
+    `m_step` gets, by name,
+
+        cell_worker: [cells] worker of each cell;
+        pseudo: [cells, K] what is added to the count of each cell and truth;
+        pseudo_unused: [W, K] what is added for all labels that a worker never used;
+        estimate_classes: whether to estimate the class prior;
+
+    and returns as estimates the probability of each cell's label given each truth, and [W, K] the
+    counts of each worker and truth, all pseudo-counts included.
+    """
+    _, workers, classes = annotations.sizes
+    cells = _cells(annotations)
+    of_labels = np.where(np.eye(classes, dtype=bool), diagonal, off_diagonal)
+    pseudo = of_labels[cells.label]
+    unused = np.tile(of_labels.sum(axis=0), (workers, 1))
+    np.subtract.at(unused, cells.worker, pseudo)
+    numbers = {
+        "cell_worker": cells.worker,
+        "pseudo": pseudo,
+        "pseudo_unused": unused,
+        "estimate_classes": estimate_classes,
+    }
+    fitted = infer(annotations, m_step, numbers, cells=cells, **options)
+    probs, sums = fitted.parameters.workers
+    return Inferred(
+        labels=fitted.labels,
+        posteriors=fitted.posteriors,
+        cells=cells,
+        probs=probs,
+        unused=np.array([diagonal, off_diagonal]) / sums[..., None],
+        prior=fitted.parameters.prior,
+        log_likelihood=fitted.log_likelihood,
+        iterations=len(fitted.log_likelihood),
+        converged=fitted.converged,
+    )
+
+
+def _cells(annotations: Annotations) -> Cells:
+    """Finds the cells by a table of all pairs, which is faster than sorting."""
+    _, workers, classes = annotations.sizes
+    pair = annotations.worker.astype(np.int64) * classes + annotations.label
+    used = np.zeros(workers * classes, bool)
+    used[pair] = True
+    worker, label = np.divmod(np.flatnonzero(used), classes)
+    number = np.cumsum(used, dtype=np.int32) - np.int32(1)
+    return Cells(worker.astype(np.int32), label.astype(np.int32), number[pair])
+
+
+def class_prior(
+    mass: Float64[Array, " classes"], estimate: Bool[Array, ""]
+) -> tuple[Float64[Array, " classes"], Float32[Array, " classes"]]:
+    """Returns each class's share of the mass, or equal shares, and their logarithms."""
+    prior = jnp.where(estimate, mass / jnp.sum(mass), 1 / len(mass))
+    return prior, jnp.log(jnp.maximum(prior, FLOOR)).astype(jnp.float32)
 
 
 def check_options(
-    *, pseudo_count: float, prior: str, max_iterations: int, tolerance: float
+    *,
+    prior: str,
+    diagonal: float,
+    off_diagonal: float,
+    class_prior: str,
+    max_iterations: int,
+    tolerance: float,
 ) -> None:
-    """Raises an `OptionError` for a number out of range or an invalid prior."""
-    if prior not in ("estimate", "uniform"):
-        raise OptionError(f"prior must be 'estimate' or 'uniform', not {prior!r}")
-    if not 0 <= pseudo_count < np.inf:
-        raise OptionError(f"pseudo_count must be at least 0 and finite, not {pseudo_count}")
+    """Raises an `OptionError` for an invalid prior or a number out of range."""
+    if prior not in PRIORS:
+        raise OptionError(f"prior must be 'none' or 'diagonal', not {prior!r}")
+    if class_prior not in CLASS_PRIORS:
+        raise OptionError(f"class_prior must be 'estimate' or 'uniform', not {class_prior!r}")
+    for name, strength in (("diagonal", diagonal), ("off_diagonal", off_diagonal)):
+        if not 0 < strength < np.inf:
+            raise OptionError(f"{name} must be positive and finite, not {strength}")
     if not np.isfinite(tolerance):
         raise OptionError(f"tolerance must be finite, not {tolerance}")
     check_iterations(max_iterations)
@@ -167,154 +300,133 @@ def check_iterations(max_iterations: int) -> None:
 
 
 def _shards(
-    annotations: Annotations,
-    start: Float[np.ndarray, "tasks classes"] | None,
-    gold: Int32[np.ndarray, " tasks"],
-    devices: int,
+    annotations: Annotations, gold: Int32[np.ndarray, " tasks"], devices: int, cells: Cells | None
 ) -> tuple[Shards, np.ndarray]:
     """Makes the shards, and returns each task's row number among all their rows, padding included.
 
     Each device gets enough shards that the posteriors of one fit a core's cache, but fewer if a
-    cell would have too few annotations in each.
+    count would have too few annotations in each.
     """
     tasks, workers, classes = annotations.sizes
-    cells = workers * classes
-    least = len(annotations.task) / (devices * cells * LEAST_OF_CELL)
-    count = devices * int(np.clip(least, 1, -(-tasks // (devices * SHARD_TASKS))))
+    task, worker, label = annotations.task, annotations.worker, annotations.label
+    counts = workers if cells is None else len(cells.worker)
+    least = len(task) / (devices * counts * LEAST_OF_COUNT)
+    a_device = int(np.clip(least, 1, -(-tasks // (devices * SHARD_TASKS))))
+    shards = devices * a_device
     # Tasks are dealt out by size, so that all shards have equally many of each size.
-    sizes = np.bincount(annotations.task, minlength=tasks).astype(np.int32)
-    shard = np.empty(tasks, np.int32)
-    shard[stable_order(sizes, int(sizes.max()) + 1)] = np.arange(tasks, dtype=np.int32) % count
-    cell = annotations.worker * np.int32(classes) + annotations.label
-    by_task = segments.lay_out(cell, sizes, shard, count, none=cells)
-    offset = shard.astype(np.int64) * cells  # cells of the preceding shards
-    cell = cell + np.repeat(offset.astype(np.int32 if count * cells < 2**31 else np.int64), sizes)
-    row = np.repeat(by_task.position, sizes)
+    sizes = np.bincount(task, minlength=tasks)
+    dealt = np.empty(tasks, np.int32)
+    dealt[stable_order(sizes.astype(np.int32), int(sizes.max()) + 1)] = np.arange(
+        tasks, dtype=np.int32
+    )
+    shard = dealt % np.int32(shards)
+    a_shard = segments.rounded(-(-tasks // shards) + 1)  # the last row is padding in each
+    rows = shard.astype(np.int64) * a_shard + dealt // shards
+    row = (rows % (a_device * a_shard)).astype(np.int32)[task]  # among those of the device
+    if cells is None:
+        columns = _columns(classes)
+        shape = shards, 1, a_shard * columns
+        of_tasks = _group(rows[task] * columns + label, worker, shape, none=counts)
+        count, element, none = worker, row * np.int32(columns) + label, (a_shard - 1) * columns
+    else:
+        starts, lengths = np.zeros((2, shards * a_shard), np.int64)
+        starts[rows], lengths[rows] = np.cumsum(sizes) - sizes, sizes
+        shape = shards, 1, a_shard
+        count, element, none = cells.of_annotations, row, a_shard - 1
+        of_tasks = segments.lay_out(count, starts.reshape(shape), lengths.reshape(shape), counts)
+    count = count + np.repeat(shard.astype(np.int64) * counts, sizes)
+    of_counts = _group(count, element, (devices, a_device, counts), none)
+    known = np.full(shards * a_shard, PADDING, np.int32)
+    known[rows] = gold
+    return Shards(of_tasks, of_counts, known.reshape(shards, a_shard)), rows
+
+
+def _group(
+    segment: Int[np.ndarray, " annotations"],
+    row: Int32[np.ndarray, " annotations"],
+    shape: tuple[int, int, int],
+    none: int,
+) -> segments.Blocks:
+    """Lays out annotations, given the segment of each among those of all shards and parts."""
     starts = np.arange(len(row) + 1, dtype=np.int32)
-    by_cell = sparse.csr_matrix((row, cell, starts), (len(row), count * cells)).tocsc()
-    by_cell = segments.lay_out(
-        by_cell.data,
-        np.diff(by_cell.indptr).astype(np.int32),
-        np.repeat(np.arange(count, dtype=np.int32), cells),
-        count,
-        none=by_task.segments - 1,  # the posteriors of padding are zero
+    size = math.prod(shape)
+    kind = np.int32 if size < 2**31 else np.int64
+    grouped = sparse.csr_matrix((row, segment.astype(kind), starts), (len(row), size)).tocsc()
+    starts = grouped.indptr.reshape(-1)
+    return segments.lay_out(
+        grouped.data, starts[:-1].reshape(shape), np.diff(starts).reshape(shape), none
     )
-    shape = count, by_task.segments
-    posteriors = None
-    if start is not None:
-        posteriors = np.zeros((*shape, _columns(classes)), np.float32)
-        posteriors[shard, by_task.position, :classes] = start
-    known = np.full(shape, -1, np.int32)
-    known[shard, by_task.position] = gold
-    real = np.zeros(shape, bool)
-    real[shard, by_task.position] = True
-    cell_position = by_cell.position.reshape(count, cells)
-    shards = Shards(by_task.blocks, by_cell.blocks, cell_position, posteriors, known, real)
-    return shards, shard * by_task.segments + by_task.position
 
 
-def _put(shards: Shards, mesh: Mesh) -> Shards:
-    """Puts each shard on its device."""
-    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-    return jax.tree.map(
-        lambda x: jax.make_array_from_callback(x.shape, sharding, lambda part: x[part]), shards
-    )
+def _start(
+    annotations: Annotations,
+    start: Float[np.ndarray, "tasks classes"] | None,
+    shape: tuple[int, int],
+    rows: np.ndarray,
+    gold: Int32[np.ndarray, " tasks"],
+) -> Float32[np.ndarray, "shards rows columns"]:
+    """Returns the initial posteriors of all shards."""
+    if start is None:
+        votes = vote_counts(annotations)
+        start = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
+    classes = len(annotations.classes)
+    posteriors = np.zeros((shape[0] * shape[1], _columns(classes)), np.float32)
+    posteriors[rows, :classes] = start
+    known = np.flatnonzero(gold >= 0)
+    posteriors[rows[known]] = 0
+    posteriors[rows[known], gold[known]] = 1
+    return posteriors.reshape(*shape, -1)
 
 
 @functools.cache
-def _compiled(mesh: Mesh, m_step: MStep, estimate_prior: bool, trace_size: int) -> Callable:
-    """Returns EM over the shards of all devices; `cache` keeps it from being compiled again."""
+def _compiled(
+    mesh: Mesh, m_step: MStep, classes: int, counts: int, wide: bool
+) -> tuple[Callable, Callable]:
+    """Returns both steps over the shards of all devices; `cache` keeps the compiled programs."""
+    columns = _columns(classes)
+    each_class = np.arange(columns, dtype=np.int32)[None]
     sharded, replicated = PartitionSpec(AXIS), PartitionSpec()
 
-    @partial(jax.jit, static_argnums=1)
-    def run(shards, shape, *numbers):
-        return jax.shard_map(
-            partial(_em, m_step, estimate_prior, trace_size, shape),
-            mesh=mesh,
-            in_specs=(sharded, *[replicated] * len(numbers)),
-            out_specs=(sharded, *[replicated] * 5),
-        )(shards, *numbers)
-
-    return run
-
-
-def _em(
-    m_step,
-    estimate_prior,
-    trace_size,
-    shape,
-    shards,
-    tasks,
-    max_iterations,
-    pseudo_count,
-    least_change,
-):
-    """Runs EM on one device's shards, one shard at a time."""
-    workers, classes = shape
-    columns = _columns(classes)
-    each_class = jnp.arange(columns, dtype=jnp.int32)[None]
-
-    def begin(shard):
-        """Returns the initial posteriors."""
-        posteriors = shard.start
-        if posteriors is None:
-            label = jnp.arange(workers * classes + 1, dtype=jnp.int32)[:, None] % classes
-            votes = (label == each_class).at[-1].set(False).astype(jnp.float32)
-            posteriors = segments.total(votes, shard.of_tasks)
-            posteriors /= jnp.maximum(jnp.sum(posteriors, axis=1, keepdims=True), 1)
-        known = shard.gold[:, None]
-        return jnp.where(known < 0, posteriors, (known == each_class).astype(jnp.float32))
-
-    def expect(parameters, shard):
-        """Returns the posteriors of one shard and its part of the log-likelihood."""
-        log_confusions, log_prior = parameters
+    def expect_shard(parameters, shard):
+        of_tasks, known = shard
         padding = (0, columns - classes)
-        table = log_confusions.reshape(-1, classes).astype(jnp.float32)
-        joint = segments.total(jnp.pad(table, ((0, 1), padding)), shard.of_tasks)
-        joint += jnp.pad(log_prior.astype(jnp.float32), padding, constant_values=NEVER)[None]
-        known = shard.gold[:, None]
+        table = jnp.pad(parameters.logs, ((0, 1), padding if wide else (0, 0)))
+        a_shard = len(known)
+        wanted = a_shard if wide else a_shard * columns
+        joint = segments.total(table, of_tasks, wanted, table.dtype).reshape(a_shard, columns)
+        joint += jnp.pad(parameters.log_prior, padding, constant_values=NEVER)[None]
+        known = known[:, None]
         joint = jnp.where((known < 0) | (known == each_class), joint, jnp.float32(NEVER))
-        evidence = jax.nn.logsumexp(joint, axis=1)
-        log_likelihood = jnp.sum(jnp.where(shard.real, evidence, 0), dtype=jnp.float64)
-        evidence = jnp.where(shard.real, evidence, jnp.float32(-NEVER))  # makes padding zero
-        return jnp.exp(joint - evidence[:, None]), log_likelihood
+        greatest = jnp.max(joint, axis=1, keepdims=True)
+        exponentials = jnp.exp(joint - greatest)
+        totals = jnp.sum(exponentials, axis=1, keepdims=True)
+        real = known != PADDING
+        evidence = jnp.where(real, greatest + jnp.log(totals), 0)
+        scales = jnp.where(real, 1 / totals, 0)
+        mass = jnp.einsum("tk,ts->k", exponentials, scales, precision="highest")
+        return exponentials * scales, mass, jnp.sum(evidence, dtype=jnp.float64)
 
-    def maximise(expected):
-        """Returns parameters, penalty and log-likelihood, given the E-step of a shard."""
-
-        def count(shard):
-            posteriors, log_likelihood = expected(shard)
-            counts = segments.total(posteriors, shard.of_cells)[shard.cell_position]
-            return counts, jnp.sum(posteriors, axis=0), log_likelihood
-
-        sums = jax.lax.map(count, shards)
+    def expect(shards, parameters):
+        of_tasks = shards.of_tasks, shards.known
+        posteriors, *sums = jax.lax.map(partial(expect_shard, parameters), of_tasks)
         sums = jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=jnp.float64), sums)
-        counts, mass, log_likelihood = jax.lax.psum(sums, AXIS)
-        counts = counts.reshape(workers, classes, columns)[..., :classes]
-        log_confusions, penalty = m_step(counts, pseudo_count)
-        prior = mass[:classes] / tasks if estimate_prior else jnp.full(classes, 1 / classes)
-        return (log_confusions, jnp.log(jnp.maximum(prior, FLOOR))), penalty, log_likelihood
+        mass, log_likelihood = jax.lax.psum(sums, AXIS)
+        return posteriors, mass[:classes], log_likelihood + parameters.offset
 
-    def iterate(carry):
-        done, _, parameters, penalty, trace, _ = carry
-        following, next_penalty, log_likelihood = maximise(partial(expect, parameters))
-        value = log_likelihood + penalty
-        before = jnp.where(done > 0, trace[done - 1], -jnp.inf)
-        small = jnp.abs(value - before) < least_change
-        return done + 1, parameters, following, next_penalty, trace.at[done].set(value), small
+    def maximise(shards, posteriors, mass, numbers):
+        values = posteriors.reshape(-1, columns if wide else 1)
+        blocks = jax.tree.map(lambda x: x[0], shards.of_counts)
+        expected = segments.total(values, blocks, counts, jnp.float64)
+        return m_step(jax.lax.psum(expected, AXIS)[:, :classes], mass, **numbers)
 
-    def goes_on(carry):
-        done, *_, small = carry
-        return (done < max_iterations) & ~small
+    def over_devices(step, arguments, outputs):
+        mapped = jax.shard_map(step, mesh=mesh, in_specs=arguments, out_specs=outputs)
+        return jax.jit(mapped)
 
-    parameters, penalty, _ = maximise(lambda shard: (begin(shard), jnp.float64(0)))
-    trace = jnp.zeros(trace_size, jnp.float64)
-    start = (jnp.int32(0), parameters, parameters, penalty, trace, jnp.bool(False))
-    done, before, parameters, _, trace, small = jax.lax.while_loop(goes_on, iterate, start)
-    posteriors = jax.lax.map(lambda shard: expect(before, shard)[0][:, :classes], shards)
-    labels = jnp.argmax(posteriors, axis=-1).astype(jnp.int32)
-    confusions, prior = jax.tree.map(jnp.exp, parameters)
-    return (labels, posteriors), confusions, prior, trace, done, small
+    return (
+        over_devices(expect, (sharded, replicated), (sharded, replicated, replicated)),
+        over_devices(maximise, (sharded, sharded, replicated, replicated), replicated),
+    )
 
 
 def _columns(classes: int) -> int:

@@ -4,54 +4,109 @@ Y. Zhang, X. Chen, D. Zhou and M. I. Jordan, *Spectral methods meet EM*, JMLR 17
 a worker gives the true label with probability p_w, else one of the others, all equally likely.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float64
+from jaxtyping import Array, Bool, Float32, Float64, Int32
 
 from ferjax.truth import em
 from ferjax.truth.annotations import Annotations, read_known
 
 
+class OneCoin(NamedTuple):
+    """The result of the one-coin model; other fields are those of `em.Inferred`.
+
+    Attributes:
+      accuracies: [W] p_w.
+    """
+
+    labels: Int32[np.ndarray, " tasks"]
+    posteriors: Float32[np.ndarray, "tasks classes"]
+    accuracies: Float64[np.ndarray, " workers"]
+    prior: Float64[np.ndarray, " classes"]
+    log_likelihood: Float64[np.ndarray, " iterations"]
+    iterations: int
+    converged: bool
+
+    @property
+    def confusions(self) -> Float64[np.ndarray, "workers classes classes"]:
+        """[W, K, K] p_w on the diagonal and (1 − p_w)/(K − 1) elsewhere."""
+        classes = len(self.prior)
+        right = self.accuracies[:, None, None]
+        return np.where(np.eye(classes, dtype=bool), right, (1 - right) / (classes - 1))
+
+
 def one_coin(
     annotations: Annotations,
     *,
-    pseudo_count: float = 0.0,
-    prior: str = "estimate",
+    prior: str = "none",
+    diagonal: float = 1.0,
+    off_diagonal: float = 0.01,
+    class_prior: str = "estimate",
     gold: Any = None,
     max_iterations: int = 100,
     tolerance: float = 1e-5,
     mesh: Mesh | None = None,
-) -> em.Inferred:
+) -> OneCoin:
     """Infers labels, accuracies and class prior by EM, starting from the shares of labels.
 
-    The result's confusions have p_w on the diagonal and (1 − p_w)/(K − 1) elsewhere. Arguments and
-    errors are those of `dawid_skene`; the pseudo-count is added to each worker's counts of right
-    and of wrong labels.
+    Arguments and errors are those of `dawid_skene`. With `prior='diagonal'`, `diagonal` is added to
+    each worker's count of right labels and (K − 1)·`off_diagonal` to that of wrong ones.
     """
-    return em.infer(
-        annotations,
-        _confusions,
-        pseudo_count=pseudo_count,
+    em.check_options(
         prior=prior,
+        diagonal=diagonal,
+        off_diagonal=off_diagonal,
+        class_prior=class_prior,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+    )
+    _, workers, classes = annotations.sizes
+    fitted = em.infer(
+        annotations,
+        _maximise,
+        {
+            "given": np.bincount(annotations.worker, minlength=workers).astype(np.float64),
+            "pseudo_right": diagonal if prior == "diagonal" else 0.0,
+            "pseudo_wrong": (classes - 1) * off_diagonal if prior == "diagonal" else 0.0,
+            "estimate_classes": class_prior == "estimate",
+        },
+        cells=None,
         gold=read_known(gold, annotations),
         max_iterations=max_iterations,
         tolerance=tolerance,
         mesh=mesh,
     )
-
-
-def _confusions(
-    counts: Float64[Array, "workers label truth"], pseudo_count: Array
-) -> tuple[Float64[Array, "workers label truth"], Float64[Array, ""]]:
-    classes = counts.shape[-1]
-    right = jnp.trace(counts, axis1=1, axis2=2) + pseudo_count
-    wrong = jnp.sum(counts, axis=(1, 2)) - (right - pseudo_count) + pseudo_count
-    right, wrong = jnp.maximum(right, em.FLOOR), jnp.maximum(wrong, em.FLOOR)
-    log_right, log_wrong = jnp.log(right / (right + wrong)), jnp.log(wrong / (right + wrong))
-    each_wrong = log_wrong - jnp.log(classes - 1.0)
-    logs = jnp.where(
-        jnp.eye(classes, dtype=bool)[None], log_right[:, None, None], each_wrong[:, None, None]
+    return OneCoin(
+        labels=fitted.labels,
+        posteriors=fitted.posteriors,
+        accuracies=fitted.parameters.workers,
+        prior=fitted.parameters.prior,
+        log_likelihood=fitted.log_likelihood,
+        iterations=len(fitted.log_likelihood),
+        converged=fitted.converged,
     )
-    return logs, pseudo_count * jnp.sum(log_right + log_wrong)
+
+
+def _maximise(
+    right: Float64[Array, "workers 1"],
+    mass: Float64[Array, " truth"],
+    *,
+    given: Float64[Array, " workers"],
+    pseudo_right: Float64[Array, ""],
+    pseudo_wrong: Float64[Array, ""],
+    estimate_classes: Bool[Array, ""],
+) -> em.Parameters:
+    """Divides the expected number of right labels by that of all labels."""
+    right = right[:, 0]
+    wrong = jnp.maximum(given - right + pseudo_wrong, em.FLOOR)
+    right = jnp.maximum(right + pseudo_right, em.FLOOR)
+    accuracies = right / (right + wrong)
+    log_right, log_wrong = jnp.log(accuracies), jnp.log(wrong / (right + wrong))
+    each_wrong = log_wrong - jnp.log(len(mass) - 1.0)
+    # A worker's labels add `each_wrong` to all classes but their own, hence to the evidence.
+    offset = jnp.sum(given * each_wrong + pseudo_right * log_right + pseudo_wrong * log_wrong)
+    logs = (log_right - each_wrong).astype(jnp.float32)[:, None]
+    return em.Parameters(accuracies, logs, *em.class_prior(mass, estimate_classes), offset)

@@ -1,133 +1,122 @@
-"""Sums over segments of different sizes by gathers: a scatter would run on one CPU core.
+"""Sums over segments of any sizes, by a program whose size does not depend on the sizes.
 
-A segment's rows lie in chunks of up to `WIDTH`, and segments of similar size share a dense block
-of chunks. A chunk is summed by adding gathers, which XLA fuses into one pass over the block.
+The rows of a segment lie in chunks of one width, the same for all segments. A chunk is summed by
+adding gathers, which XLA fuses into one vectorised pass on all cores, and the chunks of a segment
+by a scatter, which XLA:CPU runs on one core: only the few sums of chunks go through it.
 """
 
-import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Int32
 
-from ferjax.truth.annotations import stable_order
-
-STEP = 8
-"""Segments with more rows than this are padded to a multiple of it."""
-WIDTH = 128
-"""Most rows of a chunk."""
-
+WIDEST = 8
+"""Most rows of a chunk: the gather of each is compiled."""
+SCATTER = 2
+"""Adding a chunk to its segment takes as long as gathering this many rows."""
 ROUND = 16
-"""Blocks hold a multiple of this many segments: XLA:CPU does not vectorise odd numbers."""
-
-FREE_ROWS = 1 << 14
-"""Padding by up to this many rows is cheaper than compiling another shape."""
-
-Blocks = tuple[Int32[Array, "_ _ _"], ...]
+"""Blocks hold a multiple of this many chunks: XLA:CPU does not vectorise odd numbers."""
 
 
-class Layout(NamedTuple):
-    """Which rows make up each segment of each shard; shards have equal shapes.
+class Blocks(NamedTuple):
+    """The rows of the segments, with a first axis of shards or of one shard without it.
 
     Attributes:
-      blocks: each [shards, segments of the block, chunks, rows of a chunk] int32, indices of rows;
-        shorter segments are padded with the index that stands for no row. Blocks are filled up
-        with empty segments; the last segment is always empty.
-      position: [segments] int32, of each segment in its shard's blocks, counted through them.
+      rows: [shards, chunks, width] int32, indices of rows; chunks are padded with the index that
+        stands for no row.
+      segment: [shards, chunks] int32, of each chunk; None: chunk i is segment i.
     """
 
-    blocks: tuple[Int32[np.ndarray, "shards _ _ _"], ...]
-    position: Int32[np.ndarray, " segments"]
-
-    @property
-    def segments(self) -> int:
-        """Number of segments in all blocks of a shard, padding included."""
-        return sum(block.shape[1] for block in self.blocks)
+    rows: Int32[Array, "..."]
+    segment: Int32[Array, "..."] | None
 
 
 def lay_out(
     rows: Int32[np.ndarray, " rows"],
-    sizes: Int32[np.ndarray, " segments"],
-    shard: Int32[np.ndarray, " segments"],
-    shards: int,
+    starts: Int[np.ndarray, "shards parts segments"],
+    sizes: Int[np.ndarray, "shards parts segments"],
     none: int,
-) -> Layout:
-    """Sorts segments of rows by size into padded blocks, alike on every shard.
+) -> Blocks:
+    """Lays out segments.
 
     Args:
-      rows: indices of rows, segment after segment.
-      sizes: number of rows in each segment.
-      shard: the shard of each segment. A block is as long as the shard with most segments of that
-        size needs, so all shards should have similar sizes.
-      shards: number of shards.
+      rows: indices of rows.
+      starts: index in `rows` of the first row of each part of a segment; its others follow.
+      sizes: number of rows in it. All first parts are summed before the second ones, so rows of a
+        part that lie close together are still in a cache for the next segment.
       none: the index that stands for no row.
     """
-    shapes = _padded(sizes)
-    blocks, filled = [], 0
-    position = np.zeros(len(sizes), np.int32)
-    starts = np.cumsum(sizes, dtype=np.int32) - sizes
-    rows = np.append(rows, np.int32(none))
-    for shape in np.unique(shapes):
-        members = np.flatnonzero(shapes == shape)
-        turn = _turn(shard[members], shards)
-        count = int(turn.max()) + 1 + int(shape == shapes.max())  # one more ends the last block
-        count = -(-count // ROUND) * ROUND
-        at = starts[members, None] + np.arange(shape, dtype=np.int32)
-        at[at >= (starts + sizes)[members, None]] = len(rows) - 1
-        block = np.full((shards, count, shape), none, np.int32)
-        block[shard[members], turn] = rows[at]
-        width = shape if shape <= WIDTH else math.gcd(int(shape), WIDTH)
-        blocks.append(block.reshape(shards, count, -1, width))
-        position[members] = filled + turn
-        filled += count
-    return Layout(tuple(blocks), position)
+    shards, parts, segments = sizes.shape
+    width = _width(sizes)
+    chunks = -(-sizes // width).reshape(shards, -1)
+    alone = parts == 1 and chunks.max() <= 1
+    if alone:
+        chunks = np.ones_like(chunks)
+    counts = chunks.sum(axis=1)
+    shard = np.repeat(np.arange(shards), counts)  # of each chunk
+    turn = np.arange(len(shard)) - (np.cumsum(counts) - counts)[shard]  # in its shard
+    part = np.repeat(np.arange(sizes.size), chunks.reshape(-1))
+    first = np.cumsum(chunks) - chunks.reshape(-1)
+    skipped = width * (np.arange(len(part)) - first[part])
+    column = np.arange(width, dtype=np.int32)
+    at = (starts.reshape(-1)[part] + skipped)[:, None] + column
+    at[column >= (sizes.reshape(-1)[part] - skipped)[:, None]] = len(rows)
+    shape = shards, rounded(int(counts.max()))
+    blocks = np.full((*shape, width), none, np.int32)
+    blocks[shard, turn] = np.append(rows, np.int32(none))[at]
+    if alone:
+        return Blocks(blocks, None)
+    segment = np.full(shape, segments - 1, np.int32)
+    segment[shard, turn] = part % segments
+    return Blocks(blocks, segment)
 
 
-def total(values: Float[Array, "rows columns"], blocks: Blocks) -> Float[Array, "segments columns"]:
-    """Sums the rows of each segment, in the order of one shard's blocks.
+def total(
+    values: Float[Array, "rows columns"], blocks: Blocks, segments: int, dtype: DTypeLike
+) -> Float[Array, "segments columns"]:
+    """Sums the rows of each segment of one shard.
 
     Args:
       values: one row for each index; the row that stands for none must be zero.
-      blocks: of one shard.
+      blocks: of the shard.
+      segments: number of segments.
+      dtype: in which to add the sums of chunks.
     """
-    return jnp.concatenate([_block_total(values, block) for block in blocks])
+    sums = _gather(values, blocks.rows[:, 0])
+    for row in range(1, blocks.rows.shape[1]):
+        sums += _gather(values, blocks.rows[:, row])
+    sums = sums.astype(dtype)
+    if blocks.segment is None:
+        return sums[:segments]
+    return add_at(jnp.zeros((segments, values.shape[1]), dtype), blocks.segment, sums)
 
 
-def _block_total(values: Array, block: Array) -> Array:
-    chunk = values.at[block[..., 0]].get(mode="promise_in_bounds")
-    for row in range(1, block.shape[-1]):
-        chunk += values.at[block[..., row]].get(mode="promise_in_bounds")
-    if block.shape[1] == 1:
-        return chunk[:, 0]
-    # A reduction would be fused with the gathers and repeat them; a product with ones is not.
-    ones = jnp.ones(block.shape[1], values.dtype)
-    return jnp.einsum("c,ncp->np", ones, chunk, precision="highest")  # else bfloat16 on a TPU
+def add_at(
+    totals: Float[Array, "segments columns"],
+    segment: Int32[Array, " rows"],
+    rows: Float[Array, "rows columns"],
+) -> Float[Array, "segments columns"]:
+    """Adds each row to that of its segment."""
+    return totals.at[segment].add(rows, mode="promise_in_bounds", wrap_negative_indices=False)
 
 
-def _turn(shard: np.ndarray, shards: int) -> np.ndarray:
-    """Counts how many segments of the same shard come before each segment."""
-    sizes = np.bincount(shard, minlength=shards)
-    turn = np.empty(len(shard), np.int32)
-    turn[stable_order(shard, shards)] = np.arange(len(shard)) - np.repeat(
-        np.cumsum(sizes) - sizes, sizes
-    )
-    return turn
+def _gather(values: Array, rows: Array) -> Array:
+    return values.at[rows].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
-def _padded(sizes: np.ndarray) -> np.ndarray:
-    """Returns the padded size of each segment; few sizes, as each is compiled separately."""
-    chunks = np.maximum(-(-sizes // STEP), 1)
-    step = 2 ** np.maximum(np.floor(np.log2(chunks)).astype(np.int64) - 2, 0)
-    fine = np.where(sizes <= STEP, np.maximum(sizes, 1), -(-chunks // step) * step * STEP)
-    shapes, counts = (list(x) for x in np.unique(fine, return_counts=True))
-    allowance = max(FREE_ROWS, sizes.sum() // 20)
-    while len(shapes) > 1:
-        costs = [n * (up - at) for n, at, up in zip(counts, shapes, shapes[1:], strict=False)]
-        cheapest = int(np.argmin(costs))
-        allowance -= costs[cheapest]
-        if allowance < 0:
-            break
-        counts[cheapest + 1] += counts[cheapest]
-        del counts[cheapest], shapes[cheapest]
-    return np.array(shapes)[np.searchsorted(shapes, fine)]
+def rounded(count: int) -> int:
+    """Returns the least multiple of `ROUND` that is not less."""
+    return -(-count // ROUND) * ROUND
+
+
+def _width(sizes: np.ndarray) -> int:
+    """Returns the width of chunks that takes the least time."""
+    counts = np.bincount(sizes.reshape(-1))
+    distinct = np.flatnonzero(counts)
+    widths = np.arange(1, WIDEST + 1)
+    chunks = counts[distinct] @ -(-distinct[:, None] // widths)
+    alone = widths >= sizes.max()
+    times = np.where(alone, sizes.size * widths, chunks * (widths + SCATTER))
+    return int(widths[times.argmin()])

@@ -62,7 +62,7 @@ def test_one_coin_by_hand():
 
 @pytest.mark.parametrize("seed", [0, 3])
 @pytest.mark.parametrize("infer", [dawid_skene, one_coin])
-@pytest.mark.parametrize("options", [{}, {"pseudo_count": 0.5}, {"prior": "uniform"}])
+@pytest.mark.parametrize("options", [{}, {"prior": "diagonal"}, {"class_prior": "uniform"}])
 def test_the_log_likelihood_never_falls(seed, infer, options):
     classes = 2 + seed % 4
     annotations, _ = crowd(seed, workers=5 + seed, classes=classes)
@@ -106,7 +106,7 @@ def test_a_device_with_many_shards_agrees_with_one_that_has_one(monkeypatch, ini
     options = {"max_iterations": 15, "tolerance": 0.0, "init": init, "gold": {3: int(truth[3])}}
     whole = dawid_skene(annotations, mesh=on_devices(1), **options)
     monkeypatch.setattr(em, "SHARD_TASKS", 20)
-    monkeypatch.setattr(em, "LEAST_OF_CELL", 1e-9)
+    monkeypatch.setattr(em, "LEAST_OF_COUNT", 1e-9)
     parts = dawid_skene(annotations, mesh=on_devices(2), **options)
     np.testing.assert_allclose(parts.posteriors, whole.posteriors, atol=1e-6)
     np.testing.assert_allclose(parts.confusions, whole.confusions, atol=1e-6)
@@ -139,10 +139,10 @@ def odd_crowd() -> Annotations:
 
 
 @pytest.mark.parametrize("infer", [dawid_skene, one_coin, partial(dawid_skene, init="spectral")])
-@pytest.mark.parametrize("prior", ["estimate", "uniform"])
-def test_odd_crowds_give_finite_results(infer, prior):
+@pytest.mark.parametrize("class_prior", ["estimate", "uniform"])
+def test_odd_crowds_give_finite_results(infer, class_prior):
     annotations = odd_crowd()
-    found = infer(annotations, prior=prior, max_iterations=50)
+    found = infer(annotations, class_prior=class_prior, max_iterations=50)
     assert annotations.repeated == 2
     for value in (found.posteriors, found.confusions, found.prior, found.log_likelihood):
         assert np.isfinite(value).all()
@@ -174,9 +174,10 @@ def test_em_tells_good_coders_from_bad_where_votes_do_not():
     ("options", "message"),
     [
         ({"init": "zero"}, "init must be"),
-        ({"prior": "flat"}, "prior must be"),
-        ({"pseudo_count": -1.0}, "pseudo_count must be"),
-        ({"pseudo_count": np.inf}, "pseudo_count must be at least 0 and finite, not inf"),
+        ({"prior": "flat"}, "prior must be 'none' or 'diagonal', not 'flat'"),
+        ({"class_prior": "flat"}, "class_prior must be 'estimate' or 'uniform', not 'flat'"),
+        ({"diagonal": -1.0}, "diagonal must be positive and finite, not -1.0"),
+        ({"off_diagonal": np.inf}, "off_diagonal must be positive and finite, not inf"),
         ({"tolerance": np.nan}, "tolerance must be finite, not nan"),
         ({"max_iterations": 0}, "max_iterations must be in"),
         ({"gold": {0: 7}}, "label 7 is none of the classes"),
