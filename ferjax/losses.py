@@ -49,6 +49,18 @@ def disagreement(logits: Float[Array, "networks *batch classes"]) -> Float[Array
     return jnp.sum(jnp.exp(log_probs) * gap, axis=(0, -1))
 
 
+def margins(logits: Float[Array, "*batch classes"]) -> Float[Array, "*batch classes"]:
+    """Returns by how much the logit of each class exceeds the largest of the other classes.
+
+    Positive for the predicted class alone. Averaged over training, the margin of the given label is
+    low where that label is wrong. Source: G. Pleiss et al., *Identifying Mislabeled Data using the
+    Area Under the Margin Ranking*, NeurIPS 2020, Eq. 1 and 2.
+    """
+    best = jax.lax.top_k(logits, min(2, logits.shape[-1]))[0]
+    likeliest = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=bool)
+    return logits - jnp.where(likeliest, best[..., -1:], best[..., :1])
+
+
 def concordance(
     predicted: Float[Array, "batch values"],
     target: Float[Array, "batch values"],

@@ -6,9 +6,11 @@ that no run wrote is left alone.
 
 import json
 import logging
+import shlex
 import subprocess
 import sys
 from collections.abc import Set
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -134,7 +136,7 @@ def _write(workdir: Path, config: ConfigDict, data: dict[str, Any]) -> None:
         logging.info("resumed under other circumstances, see %s", paths[0])
         writers.write_json(paths[0], saved | {"resumed": [*resumed, now]})
         return
-    writers.write_json(paths[0], {"config": _resolved(config)} | now)
+    writers.write_json(paths[0], {"config": _resolved(config)} | _origin() | now)
     writers.write_json(paths[1], data)
 
 
@@ -156,6 +158,19 @@ def _circumstances() -> dict[str, Any]:
         "process_count": jax.process_count(),
         "git": _revision(),
     }
+
+
+def _origin() -> dict[str, str]:
+    """Returns the command of the run and when it began, for its report."""
+    typed = Path(sys.argv[0]).name == "main.py"  # else it was called from Python
+    words = ["python", "-m", "ferjax.main", *map(_quoted, sys.argv[1:])]
+    command = " ".join(words) if typed else ""
+    return {"command": command, "begun": datetime.now().astimezone().isoformat(timespec="seconds")}
+
+
+def _quoted(word: str) -> str:
+    """Quotes a word for a shell, in double quotes if it has single ones, as tuples have."""
+    return f'"{word}"' if "'" in word and not set('"$`\\!') & set(word) else shlex.quote(word)
 
 
 def _version(package: str) -> str | None:

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Float32, PRNGKeyArray
 from ml_collections import ConfigDict
 
-from ferjax import augment, parallel
+from ferjax import augment, losses, parallel
 from ferjax.methods import method
 from ferjax.methods.method import Batch, Info, Method, Metrics, Prediction, State, Stream, View
 from ferjax.nn.heads import CLASS, Head
@@ -24,6 +24,13 @@ from ferjax.nn.networks import Network, Weights, network
 from ferjax.optimizers import optimizer
 
 Outputs = dict[str, Array]
+
+MARGINS, SEEN = "margins", "seen"
+"""Names in `State.faces`: [faces, classes] the sum of a face's `losses.margins` over all steps that
+it was seen at, and [faces] how many these were. A report looks for wrong labels by them."""
+
+MOST_MARGINS = 1 << 26
+"""Margins are not kept of more faces × classes: they would take too much memory."""
 
 
 class Loss(NamedTuple):
@@ -64,7 +71,7 @@ def one_network(
       loss: see `LossFunction`.
       metrics: kinds of the loss's own metrics, see `method.KINDS`. The metrics `loss` and, of a
         network with a class head, `accuracy` on the given labels are added.
-      faces: the first values of `State.faces`.
+      faces: the first values of `State.faces`, beside `MARGINS` and `SEEN`.
       start: (key, inputs) -> weights to start from, and what is frozen beside them; None: fresh.
       model: the network; None: what `config.model` describes.
       transform: the optimiser; None: what `config.optimizer` describes.
@@ -76,22 +83,28 @@ def one_network(
     def fresh_start(key: PRNGKeyArray, inputs: dict[str, Any]) -> tuple[Weights, Any]:
         return fresh(jax.random.fold_in(key, 0)), ()
 
-    accuracy = {"accuracy": "accuracy"} if CLASS in dict(model.heads) else {}
+    classifies = CLASS in dict(model.heads)
+    watches = classifies and 0 < info.faces * len(info.classes) <= MOST_MARGINS
+    accuracy = {"accuracy": "accuracy"} if classifies else {}
 
     def hits(outputs: Outputs, seen: View) -> Metrics:
-        if CLASS not in outputs:
+        if not classifies:
             return {}
         return {"accuracy": seen.mean(method.agrees(outputs[CLASS], seen.target))}
+
+    def watched(outputs: Outputs, seen: View) -> Loss:
+        result = loss(outputs, seen)
+        return result._replace(faces=_with_margins(outputs, seen, result.faces))
 
     return _trained(
         config,
         info,
-        loss,
+        watched if watches else loss,
         start=start or fresh_start,
         train=model.train,
         hits=hits,
         metrics={"loss": "loss"} | accuracy | dict(metrics or {}),
-        faces=dict(faces or {}),
+        faces=(_no_margins(info) if watches else {}) | dict(faces or {}),
         transform=transform or optimizer(config.optimizer, info.steps_per_epoch, info.total_steps),
         project=project,
     )
@@ -249,6 +262,32 @@ def _trained(
         )
 
     return Method(init, train_step, metrics)
+
+
+def _no_margins(info: Info) -> dict[str, np.ndarray]:
+    shape = info.faces, len(info.classes)
+    return {MARGINS: np.zeros(shape, np.float32), SEEN: np.zeros(info.faces, np.int32)}
+
+
+def _with_margins(outputs: Outputs, seen: View, rows: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Adds to the new rows of a batch's faces the sums of margins that this step leaves."""
+    index, logits = seen.batch["index"], jax.lax.stop_gradient(outputs[CLASS])
+    margins = seen.faces[MARGINS][index] + losses.margins(logits.astype(jnp.float32))
+    return {MARGINS: margins, SEEN: seen.faces[SEEN][index] + 1, **rows}
+
+
+def mean_margins(faces: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "faces classes"] | None:
+    """Returns the margin of each class of each face, averaged over the steps that it was seen at.
+
+    Args:
+      faces: `State.faces`, on the host.
+
+    Returns:
+      Differences of logits, 0 for faces never seen; None where the method keeps none.
+    """
+    if MARGINS not in faces:
+        return None
+    return faces[MARGINS] / np.maximum(faces[SEEN], 1).astype(np.float32)[:, None]
 
 
 def _with_rows(

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from ferjax import annotate, writers
 from ferjax.report import figures, page
 from ferjax.report.figures import Face
-from ferjax.report.parts import Picture, Pictures, configuration, percent
+from ferjax.report.parts import Picture, Pictures, configuration, count, origin, percent
 
 SHEET_FACES = 24
 
@@ -33,9 +33,11 @@ def write(
             "Configuration": configuration(config, folder),
         }
     skipped = result["skipped"]
-    lead = f"{len(table):,} faces were labelled; {skipped:,} pictures were unreadable"
-    lead += f" and are listed in labels/{annotate.SKIPPED}." if skipped else "."
-    text = page.document("Annotated faces", page.paragraph(lead, "lead"), sections)
+    lead = f"{count(len(table), 'face')} labelled by the model of {config.trained}; "
+    lead += f"{count(skipped, 'picture')} unreadable"
+    lead += f", listed in labels/{annotate.SKIPPED}." if skipped else "."
+    lead = page.paragraph(lead, "lead") + origin(folder, f"The faces are those of {config.path}.")
+    text = page.document("Annotated faces", lead, sections)
     writers.write_text(folder / "report" / "index.html", text)
 
 
@@ -58,7 +60,7 @@ def _sheet(table: pa.Table, faces: annotate.Faces) -> Picture:
     images, _ = faces.images.read(np.array([x["index"] for x in labels]))
     drawn = []
     for image, x in zip(images, labels, strict=True):
-        lines = f"{x['label']} {percent(x['p_' + x['label']])}", Path(x["file"]).name[-22:]
+        lines = f"{x['label']} {percent(x['p_' + x['label']])}", Path(x["file"]).name
         drawn.append(Face(image, lines, figures.UNKNOWN))
     return Picture(
         "labelled.png",

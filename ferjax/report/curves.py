@@ -69,7 +69,7 @@ def training(
         "Means over each epoch, on augmented faces, with every term as the method logs it. A "
         "stage's thick line is its loss, or the mean of its networks."
     )
-    shares = {name: _right_share(one, dataset) for name, one in trained.items()}
+    shares = {name: right_share(one, dataset) for name, one in trained.items()}
     known = {name: share for name, share in shares.items() if share is not None}
     if known:
         caption += (
@@ -106,6 +106,8 @@ def _weights(logged: Mapping[str, Lines], trained: Mapping[str, Trained]) -> Ite
             name: [_epoch_means(logged[name], x) for x in fields if x.split("/")[0] == family]
             for name, fields in by_stage.items()
         }
+        if all(len(c.at) == 1 for group in curves.values() for c in group):
+            continue  # a dot says nothing
         renamed = {
             name: [c._replace(name=c.name.removeprefix(f"{family}/")) for c in group]
             for name, group in curves.items()
@@ -123,7 +125,7 @@ def _score_caption(several: bool) -> str:
     caption = (
         "The score on the test faces at each evaluation; the thick line is a stage's main head. A "
         "curve that rises and then falls has begun to learn wrong labels by heart: an open circle "
-        "marks its best evaluation."
+        "marks its best evaluation, whose score follows the last one."
     )
     if several:
         caption += (
@@ -133,7 +135,7 @@ def _score_caption(several: bool) -> str:
     return caption
 
 
-def _right_share(trained: Trained, dataset: Dataset) -> float | None:
+def right_share(trained: Trained, dataset: Dataset) -> float | None:
     """Share of the labels given to a stage that are right; None if all are, or if nobody knows."""
     truth = dataset.train.truth[trained.rows][:, None]
     if trained.label in EVERY_ANNOTATION or "coders" in trained.learnt:
@@ -161,8 +163,13 @@ def _curve(lines: Lines, field: str, over: str = "epoch") -> Curve:
 
 
 def _epoch_means(lines: Lines, field: str) -> Curve:
-    """A field averaged over the lines of each epoch, at the last of them."""
+    """A field averaged over the lines of each epoch, at the last of them; of one epoch, all lines.
+
+    A mean of one epoch would be a dot.
+    """
     curve = _curve(lines, field)
+    if curve.at[-1] <= 1 + 1e-6:
+        return curve
     _, epoch = np.unique(np.ceil(curve.at - 1e-6), return_inverse=True)
     sizes = np.bincount(epoch)
     return curve._replace(

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from ferjax import writers
 from ferjax.report import figures, page
-from ferjax.report.parts import Picture, Pictures, configuration
+from ferjax.report.parts import Picture, Pictures, configuration, count, origin
 
 OVERALL = "overall"
 """Name of the mean over all test sets."""
@@ -41,6 +41,9 @@ def write(
             "Confusion": show([picture]),
             "Configuration": configuration(config, folder),
         }
-    lead = f"{100 * result['means'][OVERALL]:.2f}% mean accuracy over {len(shares)} test sets."
-    text = page.document("Cross-dataset evaluation", page.paragraph(lead, "lead"), sections)
+    lead = f"{100 * result['means'][OVERALL]:.2f}% mean accuracy over "
+    lead += f"{count(len(shares), 'test set')}, by the model of {config.trained}."
+    faces = sum(x["faces"] for results in result["sets"].values() for x in results.values())
+    begun = origin(folder, f"It predicted {count(faces, 'face')}.")
+    text = page.document("Cross-dataset evaluation", page.paragraph(lead, "lead") + begun, sections)
     writers.write_text(folder / "report" / "index.html", text)

@@ -16,13 +16,15 @@ p { max-width: 46rem; margin: .5rem 0; }
 .lead { font-size: 1.1rem; color: var(--muted); }
 nav { margin: 1.2rem 0 0; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; }
 a { color: #005a8f; }
-dl.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr));
-  gap: .8rem; margin: 1.6rem 0 0; }
-dl.figures div { border: 1px solid var(--line); border-radius: .5rem; padding: .7rem .9rem; }
+dl.figures { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.6rem 0 0; }
+dl.figures div { flex: 1 0 auto; min-width: 9.5rem; white-space: nowrap;
+  border: 1px solid var(--line); border-radius: .5rem; padding: .7rem .9rem; }
 dl.figures dt { font-size: .85rem; color: var(--muted); }
 dl.figures dd { margin: 0; font-size: 1.5rem; font-weight: 650;
   font-variant-numeric: tabular-nums; }
-.scroll { overflow-x: auto; }
+.scroll, pre { overflow-x: auto; }
+pre { background: #f5f6f7; border-radius: .4rem; padding: .6rem .9rem; font-size: .85rem;
+  font-family: ui-monospace, Menlo, Consolas, monospace; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem 1.1rem .4rem .6rem; text-align: right;
   border-bottom: 1px solid var(--line); }
@@ -82,6 +84,11 @@ def document(title: str, lead: str, sections: Mapping[str, str]) -> str:
 def paragraph(text: str, css: str = "") -> str:
     """Builds a paragraph of plain text."""
     return f'<p class="{css}">{escape(text)}</p>' if css else f"<p>{escape(text)}</p>"
+
+
+def code(text: str) -> str:
+    """Builds a block of code or of a command."""
+    return f"<pre>{escape(text)}</pre>"
 
 
 def key_figures(figures: Mapping[str, str]) -> str:

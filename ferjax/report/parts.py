@@ -2,8 +2,10 @@
 
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
@@ -11,6 +13,9 @@ from ml_collections import ConfigDict
 
 from ferjax import workdir
 from ferjax.report import page
+
+ORIGIN = ("config", "command", "begun")
+"""Fields of `config.json` that are not the versions and devices of a run."""
 
 
 class Picture(NamedTuple):
@@ -21,12 +26,14 @@ class Picture(NamedTuple):
       drawing: the figure.
       alt: describes it to those who can't see it.
       caption: tells what it shows.
+      links: addresses of the files that it shows, by their names.
     """
 
     file: str
     drawing: Figure
     alt: str
     caption: str
+    links: Mapping[str, str] = MappingProxyType({})
 
 
 class Pictures:
@@ -44,18 +51,40 @@ class Pictures:
                 warnings.filterwarnings("ignore", "Glyph .* missing from font")
                 picture.drawing.savefig(self._folder / picture.file)
             parts.append(page.figure(picture.file, picture.alt, picture.caption))
+            if picture.links:
+                parts.append(page.details("Files of these faces", page.links(picture.links)))
         return "\n".join(parts)
 
 
 def configuration(config: ConfigDict, folder: Path) -> str:
     """Returns the HTML of a run's config, versions and devices, folded away."""
-    path = folder / "config.json"
-    saved = json.loads(path.read_text()) if path.exists() else {}
-    environment = {name: value for name, value in saved.items() if name != "config"}
+    environment = {name: x for name, x in _saved(folder).items() if name not in ORIGIN}
     parts = [page.details("Configuration", _fields(json.loads(config.to_json_best_effort())))]
     if environment:
         parts.append(page.details("Versions and devices", _fields(environment)))
     return "\n".join(parts)
+
+
+def origin(folder: Path, what: str) -> str:
+    """Returns the HTML that says when a run began, what it took, and by which command.
+
+    Args:
+      folder: of the run.
+      what: a sentence on what it took.
+    """
+    saved = _saved(folder)
+    begun = saved.get("begun")
+    if begun:
+        at = datetime.fromisoformat(begun)
+        what = f"The run began on {at.day} {at:%B %Y at %H:%M}. {what}"
+    command = saved.get("command")
+    return page.paragraph(what) + (page.code(command) if command else "")
+
+
+def count(number: int, noun: str) -> str:
+    """Returns a number and what is counted, such as '1 class', '1,000 classes'."""
+    plural = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{plural}"
 
 
 def duration(seconds: float) -> str:
@@ -72,6 +101,11 @@ def percent(share: float) -> str:
     if 0.005 <= share < 0.995:
         return f"{share:.0%}"
     return "<1%" if share < 0.5 else ">99%"
+
+
+def _saved(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _fields(settings: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from ferjax import results, writers
 from ferjax.report import page
+from ferjax.report.parts import count
 
 ABOUT = """Mean ± deviation over the seeds, of the sample (n − 1). The drop is by how much the last
 evaluation lies below the oracle best, which looks at the test set."""
@@ -28,7 +29,8 @@ def tables(result: Mapping[str, Any]) -> dict[str, Table]:
         if group:
             columns = results.figures_of(group) | {"drop": "drop"}
             rows = {name: [_cell(*row[x]) for x in columns] for name, row in group.items()}
-            made[f"{title}, {len(result['seeds'])} seeds"] = Table(tuple(columns.values()), rows)
+            seeds = count(len(result["seeds"]), "seed")
+            made[f"{title}, {seeds}"] = Table(tuple(columns.values()), rows)
     return made
 
 

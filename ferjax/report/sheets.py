@@ -1,22 +1,29 @@
 """Sheets of faces: test faces that a run got right or wrong, and labels that it doubts."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
 
-from ferjax.data.record import UNKNOWN, Dataset
+from ferjax.data.images import decode, resize
+from ferjax.data.record import UNKNOWN, Dataset, Split
 from ferjax.data.targets import INFERRED
 from ferjax.evaluate import right_classes
 from ferjax.report import figures
+from ferjax.report.doubt import Doubts
 from ferjax.report.figures import Face
 from ferjax.report.parts import Picture, percent
 from ferjax.report.trained import Trained
 
 SHEET_FACES = 18
 """Faces on each sheet."""
+
+ORIGINAL_SIZE = 256
+"""Pixels to which a face that is a file is brought for a sheet."""
 
 
 def test_faces(
@@ -28,11 +35,12 @@ def test_faces(
 
     def sheet(rows: np.ndarray, colour: str, mark: str) -> Figure:
         faces = []
-        for row in rows:
+        for row, image in zip(rows, originals(test, rows), strict=True):
             k = int(probs[row].argmax())
             truth = "/".join(classes[c] for c in np.flatnonzero(right[row]))
-            lines = (f"{classes[k]} {percent(float(probs[row, k]))}", f"truth: {truth} {mark}")
-            faces.append(Face(test.images[int(row)], lines, colour))
+            predicted = f"{classes[k]} {percent(float(probs[row, k]))}"
+            lines = (str(test.names[int(row)]), predicted, f"truth: {truth} {mark}")
+            faces.append(Face(image, lines, colour))
         return figures.face_sheet(faces)
 
     hits = np.flatnonzero(right[np.arange(len(probs)), probs.argmax(axis=1)])
@@ -45,6 +53,7 @@ def test_faces(
             sheet(hits, figures.RIGHT, "✓"),
             "Test faces predicted correctly, with prediction, probability and truth.",
             f"Test faces that {name} got right, drawn at random.",
+            _links(test, hits),
         )
     if len(mistakes):
         yield Picture(
@@ -52,23 +61,17 @@ def test_faces(
             sheet(mistakes, figures.WRONG, "✗"),
             "Test faces predicted wrongly, with prediction, probability and truth.",
             f"The mistakes of {name} with the highest probability, the highest first.",
+            _links(test, mistakes),
         )
 
 
-def doubts(
-    predictions: Mapping[str, np.ndarray],
-    trained: Trained,
-    dataset: Dataset,
-    result: dict[str, Any],
-) -> Iterator[Picture]:
-    """Yields a sheet of the training faces whose given label the headline thinks least likely."""
+def doubts(doubted: Doubts, trained: Trained, dataset: Dataset) -> Iterator[Picture]:
+    """Yields a sheet of the training faces whose given label is doubted most."""
     train, classes = dataset.train, dataset.classes
-    probs, rows = predictions["train"], predictions["train_rows"]
-    given = trained.given[np.searchsorted(trained.rows, rows)]
-    truth = train.truth[rows]
+    shown = doubted.rows[:SHEET_FACES]
     faces = []
-    for index in most_doubted(probs, given, SHEET_FACES):
-        y, k, t = int(given[index]), int(probs[index].argmax()), int(truth[index])
+    for number, (row, image) in enumerate(zip(shown, originals(train, shown), strict=True)):
+        y, k, t = int(doubted.given[number]), int(doubted.likelier[number]), int(train.truth[row])
         if t == UNKNOWN:
             verdict, colour = "truth unknown", figures.UNKNOWN
         elif t == y:
@@ -76,30 +79,44 @@ def doubts(
         else:
             verdict, colour = f"truth: {classes[t]}{' ✓' if t == k else ''}", figures.RIGHT
         lines = (
-            f"given: {classes[y]} {percent(float(probs[index, y]))}",
-            f"net: {classes[k]} {percent(float(probs[index, k]))}",
+            str(train.names[int(row)]),
+            f"given: {classes[y]} {percent(float(doubted.probability[number]))}",
+            f"likelier: {'none' if k == UNKNOWN else classes[k]}",
             verdict,
         )
-        faces.append(Face(train.images[int(rows[index])], lines, colour))
+        faces.append(Face(image, lines, colour))
     if faces:
+        caption = _doubt_caption(doubted, train.truth[doubted.rows]) + _of_several(trained, dataset)
         yield Picture(
             "doubts.png",
             figures.face_sheet(faces),
-            "Training faces with the given label, the network's prediction, and the truth.",
-            _doubt_caption(probs, given, truth, result["headline"]) + _of_several(trained, dataset),
+            "Training faces with their file, given label, likelier label, and the truth.",
+            caption,
+            _links(train, shown),
         )
 
 
-def most_doubted(
-    probs: Float[np.ndarray, "faces classes"], given: Int[np.ndarray, " faces"], count: int
-) -> Int[np.ndarray, " doubted"]:
-    """Returns the indices of the faces whose given label is least probable, the least first.
+def originals(split: Split, rows: Int[np.ndarray, " rows"]) -> list[np.ndarray]:
+    """Reads some faces for a sheet: from their own files, where they are files.
 
-    Faces without a label (-1) are left out.
+    Pictures in files may be larger than what the network saw of them. Others are as it saw them.
     """
-    doubt = np.where(given >= 0, probs[np.arange(len(given)), given], np.inf)
-    order = np.argsort(doubt, kind="stable")
-    return order[: min(count, int(np.sum(given >= 0)))]
+    images = []
+    for row, path in zip(rows.tolist(), _paths(split, rows), strict=True):
+        encoded = Path(path).read_bytes() if path and Path(path).is_file() else b""
+        whole = decode(encoded, 3)
+        images.append(split.images[row] if whole is None else resize(whole, ORIGINAL_SIZE))
+    return images
+
+
+def _paths(split: Split, rows: Int[np.ndarray, " rows"]) -> list[str | None]:
+    return split.images.paths().take(pa.array(rows)).to_pylist()
+
+
+def _links(split: Split, rows: Int[np.ndarray, " rows"]) -> dict[str, str]:
+    """Returns the address of each face's file, by the name of the face, where it is a file."""
+    named = zip(rows.tolist(), _paths(split, rows), strict=True)
+    return {str(split.names[row]): Path(path).absolute().as_uri() for row, path in named if path}
 
 
 def surest_mistakes(
@@ -114,27 +131,27 @@ def surest_mistakes(
     return order[wrong[order]][:count]
 
 
-def _doubt_caption(probs: np.ndarray, given: np.ndarray, truth: np.ndarray, headline: str) -> str:
+def _doubt_caption(doubted: Doubts, truth: np.ndarray) -> str:
+    how = "probability"
+    if doubted.by_margin:
+        how = "margin over the likeliest other label, averaged over training,"
     text = (
-        f"The training faces whose given label {headline} thinks least probable, the least "
-        "probable first"
+        f"The training faces whose given label has the least {how} by {doubted.judge}, the most "
+        "doubtful first. Below each face are its file, the given label and its probability at the "
+        "end of training, and the label that is likelier in this order"
     )
-    known = (truth != UNKNOWN) & (given != UNKNOWN)
+    known = truth != UNKNOWN
     if not known.any():
         return f"{text}."
-    differs = known & (probs.argmax(axis=1) != given)
-    wrong = known & (truth != given)
+    wrong = known & (truth != doubted.given)
     text += (
-        ". Blue: the label is wrong (✓: and the network is right); orange: the label is right and "
-        "the network doubts it wrongly."
+        ". Blue: the label is wrong (✓: and the likelier one is the truth); orange: the label is "
+        f"right and doubted wrongly. {wrong.sum():,} of the {known.sum():,} labels checked are "
+        "wrong."
     )
-    if differs.any() and wrong.any():
-        both = int(np.sum(differs & wrong))
-        text += (
-            f" {wrong.sum():,} of the {known.sum():,} labels checked are wrong. The network "
-            f"disagrees with {differs.sum():,} labels: {both / differs.sum():.0%} of these are "
-            f"wrong, which is {both / wrong.sum():.0%} of all wrong labels."
-        )
+    first = wrong[known][: wrong.sum()]
+    if len(first) > 1:
+        text += f" Of the {len(first):,} labels doubted most {first.mean():.0%} are wrong."
     return text
 
 

@@ -15,6 +15,8 @@ class Trained(NamedTuple):
     """A finished stage of training.
 
     Attributes:
+      method: one of `methods.METHODS`.
+      teachers: the stage whose networks taught it; '': none did.
       coders: whose annotations it learnt from.
       label: what each face was trained on, see `data.targets`.
       metrics: kind of each of its metrics, see `methods.method`.
@@ -23,6 +25,8 @@ class Trained(NamedTuple):
       learnt: arrays that its method shows, see `methods.method`.
     """
 
+    method: str
+    teachers: str
     coders: tuple[str, ...]
     label: str
     metrics: Mapping[str, str]
@@ -36,7 +40,10 @@ def read_trained(folder: Path, stage: str) -> Trained:
     own = folder / "stages" / stage
     about = json.loads((own / STAGE).read_text())
     predictions = np.load(own / "predictions.npz")
+    recipe = about["recipe"]
     return Trained(
+        method=recipe["method"],
+        teachers=recipe["needs"].get("teachers", ""),
         coders=tuple(about["coders"]),
         label=about["label"],
         metrics=about["metrics"],

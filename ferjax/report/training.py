@@ -5,6 +5,7 @@ Everything is drawn from what the run left behind (`metrics.jsonl`, each stage's
 shows the truth wherever it is known.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from ml_collections import ConfigDict
 
 from ferjax import results, writers
 from ferjax.data.record import Dataset
-from ferjax.report import coders, curves, figures, page, sheets
-from ferjax.report.parts import Picture, Pictures, configuration, duration
-from ferjax.report.trained import read_trained
+from ferjax.report import coders, curves, doubt, figures, page, sheets, summary
+from ferjax.report.parts import Picture, Pictures, configuration, count, duration
+from ferjax.report.trained import Trained, read_trained
 
 NAMES = {
     "accuracy": "test accuracy",
@@ -37,7 +38,7 @@ SHARES = ("accuracy", "uar", "macro_f1", "sign_agreement")
 
 
 def write(config: ConfigDict, folder: Path, dataset: Dataset, result: dict[str, Any]) -> None:
-    """Writes the report of a finished run; for process 0 alone.
+    """Writes the report of a finished run, and `doubtful.csv`; for process 0 alone.
 
     Args:
       config: of the run, resolved; `headline` is the stage shown in detail.
@@ -57,27 +58,33 @@ def write(config: ConfigDict, folder: Path, dataset: Dataset, result: dict[str, 
         if "confusion" in result:
             predictions = np.load(folder / "stages" / config.headline / "predictions.npz")
             headline = trained[config.headline]
+            doubted = doubt.doubts(folder, config.headline, headline, dataset)
+            doubt.write(folder / doubt.FILE, doubted, dataset.train.names, dataset.classes)
             sections |= {
-                "Confusion": show([_confusion(result, dataset)]),
+                "Classes": _classes(result, headline, dataset)
+                + show([_confusion(result, dataset)]),
                 "Coders and latent truth": show(
                     coders.pictures(
                         headline.learnt, predictions, dataset.of_coders(headline.coders)
                     )
                 ),
+                "Labels in doubt": show(sheets.doubts(doubted, headline, dataset))
+                + _table_of_doubts(),
                 "Test faces": show(sheets.test_faces(predictions, dataset, result)),
-                "Labels in doubt": show(sheets.doubts(predictions, headline, dataset, result)),
             }
+        sections["Use the model"] = _use(config, folder, dataset)
         sections["Data and configuration"] = provenance(config, folder, dataset)
     title = f"{result['headline']} on {config.data.name}"
     filled = {name: text for name, text in sections.items() if text}
-    text = page.document(title, _lead(result, dataset), filled)
+    lead = summary.head(config, folder, dataset, result, trained) + _key_figures(result)
+    text = page.document(title, lead, filled)
     writers.write_text(folder / "report" / "index.html", text)
 
 
 def count_faces(dataset: Dataset) -> str:
     """Returns a sentence that says how many faces there are."""
     train, test = len(dataset.train.images), len(dataset.test.images)
-    return f"{train:,} training and {test:,} test images."
+    return f"{train:,} training and {count(test, 'test image')}."
 
 
 def lines_by_stage(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -100,14 +107,14 @@ def provenance(config: ConfigDict, folder: Path, dataset: Dataset) -> str:
     return page.bullets(data) + "\n" + configuration(config, folder)
 
 
-def _lead(result: dict[str, Any], dataset: Dataset) -> str:
+def _key_figures(result: dict[str, Any]) -> str:
     final = next(x for name, x in result["stages"].items() if _is_headline(name, result))["final"]
     measures = {
         NAMES[name]: f"{final[name]:.1%}" if name in SHARES else f"{final[name]:.3f}"
         for name in NAMES
         if name in final
     }
-    return page.paragraph(count_faces(dataset), "lead") + page.key_figures(
+    return page.key_figures(
         measures
         | {
             "training speed": f"{result['images_per_second']:,.0f} img/s",
@@ -151,6 +158,31 @@ def _results(result: dict[str, Any]) -> str:
             ),
         ]
     )
+
+
+def _classes(result: dict[str, Any], headline: Trained, dataset: Dataset) -> str:
+    rows = summary.by_class(np.array(result["confusion"]), headline.given, dataset.classes)
+    columns = ("training faces", "of these, %", "test faces", "precision, %", "recall, %", "F1, %")
+    return page.table(("class", *columns), rows)
+
+
+def _table_of_doubts() -> str:
+    text = f"{doubt.FILE}: every labelled training face in this order, with its file name, given "
+    text += "label, the label's probability, the likelier label, and the score"
+    return page.links({text: f"../{doubt.FILE}"})
+
+
+def _use(config: ConfigDict, folder: Path, dataset: Dataset) -> str:
+    workdir = str(folder.absolute())
+    lines = ["import ferjax", f"model = ferjax.load({workdir!r})"]
+    if dataset.validation is not None:
+        lines.append(f"model = ferjax.load({workdir!r}, weights='best')  # on the validation faces")
+    lines.append("model.predict(['face.png']).probabilities")
+    label = f"--config=configs/annotate.py --config.trained={shlex.quote(workdir)}"
+    command = f"python -m ferjax.main {label} --config.path=FACES --workdir=LABELS"
+    text = f"This loads {config.headline}; stage='NAME' loads another stage. Neither training data "
+    text += "nor configs are needed. The command labels a folder of faces."
+    return page.paragraph(text) + page.code("\n".join(lines)) + page.code(command)
 
 
 def _confusion(result: dict[str, Any], dataset: Dataset) -> Picture:

@@ -13,7 +13,15 @@ from scipy import sparse
 from ferjax import writers
 from ferjax.infer import Crowd, Inference, estimated_accuracy, expected_counts
 from ferjax.report import figures, page
-from ferjax.report.parts import Picture, Pictures, configuration, duration, percent
+from ferjax.report.parts import (
+    Picture,
+    Pictures,
+    configuration,
+    count,
+    duration,
+    origin,
+    percent,
+)
 from ferjax.truth import Annotations, spammers
 from ferjax.truth.annotations import last_of_each
 
@@ -36,8 +44,6 @@ SPAMMERS = 20
 """Number of coders listed whose labels hardly depend on the truth."""
 LEAST_SHARED = 5
 """Agreement is not computed between coders who share fewer tasks."""
-NAME = 18
-"""Most characters of a name in a figure."""
 
 
 def write(
@@ -65,7 +71,7 @@ def write(
             sections = {"Known truth": _known(crowd, inference, show)} | sections
     sections = {heading: content for heading, content in sections.items() if content}
     title = f"{result['algorithm'].replace('_', ' ')} on {Path(config.annotations).name}"
-    text = page.document(title, _lead(result), sections)
+    text = page.document(title, _lead(config, folder, result), sections)
     writers.write_text(folder / "report" / "index.html", text)
 
 
@@ -95,17 +101,24 @@ def agreement(
     return np.where(enough, shared(task_label, tasks * classes) / np.maximum(both, 1), np.nan)
 
 
-def _lead(result: dict[str, Any]) -> str:
+def _lead(config: ConfigDict, folder: Path, result: dict[str, Any]) -> str:
     crowd = (
-        f"{result['annotations']:,} annotations of {result['tasks']:,} tasks by "
-        f"{result['workers']:,} coders, {len(result['classes'])} classes."
+        f"{count(result['annotations'], 'annotation')} of {count(result['tasks'], 'task')} by "
+        f"{count(result['workers'], 'coder')} in {count(len(result['classes']), 'class')}, from "
+        f"{config.annotations}."
     )
+    if result["accuracy"] is not None:
+        known = f"{result['known_tasks']:,}"
+        crowd += (
+            f" {result['accuracy']:.1%} of the {known} whose truth is known are inferred right."
+        )
+    ran = f"Reading them and inferring the truth took {duration(result['seconds'])}."
     key = {"time": duration(result["seconds"])}
     if result["algorithm"] != "majority_vote":
         key = {"iterations": f"{result['iterations']:,}"} | key
     if result["accuracy"] is not None:
         key = {"accuracy": f"{result['accuracy']:.2%}"} | key
-    return page.paragraph(crowd, "lead") + page.key_figures(key)
+    return page.paragraph(crowd, "lead") + origin(folder, ran) + page.key_figures(key)
 
 
 def _results(result: dict[str, Any]) -> str:
@@ -191,7 +204,8 @@ def _spread(annotations: Annotations, inference: Inference, show: Show) -> str:
         figures.scatter(given, 100 * right, "labels given", "estimated accuracy, %"),
         "Estimated accuracy of every coder by the number of labels given.",
         "Each dot is a coder; accuracy is the expected share of right labels under the posteriors. "
-        f"Half of all labels come from the {_half(given):,} busiest of {len(given):,} coders.",
+        f"Half of all labels come from the {_half(given):,} busiest of "
+        f"{count(len(given), 'coder')}.",
     )
     return show([picture])
 
@@ -218,28 +232,23 @@ def _reliable(
             continue
         accuracies = [f"{percent(float(right[c]))} of {given[c]:,} right" for c in coders]
         names = [str(annotations.workers[c]) for c in coders]
-        titles = [f"{_short(name)}\n{text}" for name, text in zip(names, accuracies, strict=True)]
+        titles = [f"{name}\n{text}" for name, text in zip(names, accuracies, strict=True)]
         pairs = zip(names, accuracies, strict=True)
         yield Picture(
             f"{degree}_reliable.png",
             figures.confusion_grid(confusions[coders], _classes(annotations), titles),
             f"Confusion matrices of the {degree} reliable coders: "
             + "; ".join(f"{name}, {text}" for name, text in pairs),
-            f"The {degree} reliable of {len(ranked):,} coders with at least {least} labels. "
+            f"The {degree} reliable of {count(len(ranked), 'coder')} with at least "
+            f"{count(least, 'label')}. "
             "Cells show how often, in per cent, a coder gives the column's label to the row's true "
             "class; – where the coder labelled no task of that class. Above each matrix, the "
-            "expected share of right labels.",
+            f"expected share of right labels. From the left: {', '.join(names)}.",
         )
 
 
 def _classes(annotations: Annotations) -> list[str]:
-    return [_short(str(name)) for name in annotations.classes]
-
-
-def _short(name: str) -> str:
-    """Shortens a long name for a figure by cutting out its middle."""
-    half = NAME // 2
-    return name if len(name) <= NAME else f"{name[: half - 1]}…{name[-half:]}"
+    return annotations.classes.astype(str).tolist()
 
 
 def _entropy(inference: Inference) -> Picture:
@@ -292,7 +301,7 @@ def _agreement(annotations: Annotations) -> Iterator[Picture]:
         "agreement.png",
         figures.share_matrix(
             shares,
-            [_short(str(name)) for name in annotations.workers[coders]],
+            annotations.workers[coders].astype(str).tolist(),
             "% of shared tasks labelled alike",
         ),
         "Agreement between the coders with most labels.",

@@ -29,7 +29,7 @@ from ferjax.data.load import load_dataset
 from ferjax.data.record import UNKNOWN, Dataset
 from ferjax.data.targets import INFERRED
 from ferjax.errors import UserError
-from ferjax.methods import METHODS
+from ferjax.methods import METHODS, stack
 from ferjax.methods.method import State
 from ferjax.report import training as training_report
 from ferjax.stages import Outputs, Plan, Stage, inputs_of, with_needed
@@ -51,8 +51,8 @@ MAY_CHANGE = {
 }
 """Fields that may change when a run is resumed: they say how it is computed, not what."""
 
-PREDICTED_FACES = 16_384
-"""At most so many training faces are predicted when a stage ends, for the report."""
+MOST_PREDICTED = 1 << 26
+"""Of more training faces × classes some faces are drawn to be predicted when a stage ends."""
 
 Recipes = Mapping[str, ConfigDict]
 
@@ -310,17 +310,20 @@ def describe(training: train.Training) -> dict[str, Any]:
 
 
 def _write_predictions(training: train.Training, state: State) -> None:
-    """Writes the main head's predictions of the test split and of some training faces.
+    """Writes the main head's predictions of the test split and of the training faces.
 
     `train_rows` are rows of the run's training split; `rows` are those of all training faces of the
-    stage and `given` their given labels; `kind` is that of the head.
+    stage and `given` their given labels; `kind` is that of the head; and `margins`, where the
+    method keeps them, are `stack.mean_margins` of the faces in `rows`.
     """
     split, test = training.dataset.train, training.dataset.test
     rows = np.random.default_rng(training.config.seed).permutation(len(split.images))
-    rows = np.sort(rows[:PREDICTED_FACES]).astype(np.int32)
+    rows = np.sort(rows[: MOST_PREDICTED // len(training.dataset.classes)]).astype(np.int32)
     head = training.prediction.heads[0].name
     test_outputs = training.sweeper(state.weights, test)[head]
     train_outputs = training.sweeper(state.weights, split.take(rows))[head]
+    margins = stack.mean_margins(parallel.to_host(state.faces))
+    further: dict[str, Any] = {} if margins is None else {"margins": margins}
     if jax.process_index() == 0:
         np.savez(
             training.folder / "predictions.npz",
@@ -330,6 +333,7 @@ def _write_predictions(training: train.Training, state: State) -> None:
             rows=training.rows[: len(split.images)],
             given=training.given,
             kind=training.prediction.heads[0].kind,
+            **further,
         )
 
 

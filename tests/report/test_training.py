@@ -101,7 +101,8 @@ def fake_run(workdir, with_lambda=True):
         if teachers:
             kinds |= dict.fromkeys(("network_1/accuracy", "network_2/accuracy"), "accuracy")
             kinds |= {"lambda": "weight"} if with_lambda else {}
-        about = {"coders": ["people"], "label": "majority", "metrics": kinds}
+        recipe = {"method": "cct" if teachers else "supervised", "needs": {}}
+        about = {"coders": ["people"], "label": "majority", "metrics": kinds, "recipe": recipe}
         writers.write_json(folder / STAGE, about)
     saved = {"config": json.loads(config.to_json_best_effort()), "versions": {"jax": "9.8.7"}}
     writers.write_json(workdir / "config.json", saved)
@@ -199,16 +200,17 @@ def told_apart(label, coders=(), learnt=None):
     data = data.with_split("train", data.train._replace(labels=labels))
     given = {"a": wrong, "clean": truth}.get(label, wrong).astype(np.int32)
     rows = np.arange(40, dtype=np.int32)
-    return Trained(coders or data.coders, label, {}, rows, given, learnt or {}), data
+    about = "supervised", "", coders or data.coders, label
+    return Trained(*about, {}, rows, given, learnt or {}), data
 
 
 def test_each_stage_is_measured_by_the_labels_that_it_got():
-    assert curves._right_share(*told_apart("a")) == 0.75
-    assert curves._right_share(*told_apart("clean")) is None
-    assert curves._right_share(*told_apart("random")) == 0.875
-    assert curves._right_share(*told_apart("majority", coders=("a",))) == 0.75
+    assert curves.right_share(*told_apart("a")) == 0.75
+    assert curves.right_share(*told_apart("clean")) is None
+    assert curves.right_share(*told_apart("random")) == 0.875
+    assert curves.right_share(*told_apart("majority", coders=("a",))) == 0.75
     layered = told_apart("majority", learnt={"coders": np.array(["a", "clean"])})
-    assert curves._right_share(*layered) == 0.875
+    assert curves.right_share(*layered) == 0.875
 
 
 def test_what_given_means_is_said_where_faces_have_several_annotations():

@@ -21,6 +21,7 @@ from ferjax.report.figures.matrices import (
     share_matrix,
 )
 from ferjax.report.figures.style import RIGHT, STAGE_COLOURS, STYLE, UNKNOWN, WRONG
+from ferjax.report.figures.text import fit
 
 __all__ = [
     "EPOCHS",
@@ -35,6 +36,7 @@ __all__ = [
     "confusion_matrix",
     "evaluation_curves",
     "face_sheet",
+    "fit",
     "histogram",
     "learning_curves",
     "row_shares",

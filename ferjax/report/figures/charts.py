@@ -4,10 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from ferjax.report.figures.style import INK, PART_COLOURS, STAGE_COLOURS
+from ferjax.report.figures.style import FONT_SIZE, INK, PART_COLOURS, STAGE_COLOURS
+from ferjax.report.figures.text import fit
+
+MOST_NAME = 3.0
+"""Inches that the name of a bar may be wide."""
 
 
 def stacked_shares(
@@ -32,7 +37,7 @@ def stacked_shares(
             colour = "white" if part in (0, 2) else INK
             text = f"{widths[bar]:.0f}"
             panel.text(middle, bar, text, ha="center", va="center", color=colour)
-    panel.set_yticks(bars, names)
+    panel.set_yticks(bars, [fit(name, MOST_NAME, FONT_SIZE) for name in names])
     panel.invert_yaxis()
     panel.set_xlim(0, 100)
     panel.grid(False)
@@ -55,6 +60,7 @@ def histogram(values: Float[np.ndarray, " values"], top: float, name: str, count
     counts, edges = np.histogram(np.clip(values, 0, top), bins=40, range=(0, top))
     panel.bar(edges[:-1], counts, np.diff(edges), align="edge", color=STAGE_COLOURS[1], lw=0)
     panel.set_yscale("log")
+    _plain_numbers(panel.yaxis)
     panel.set_ylim(0.7, 1.5 * max(counts.max(), 1))
     panel.set_xlim(0, top)
     panel.set_xlabel(name)
@@ -70,9 +76,15 @@ def scatter(
     panel = figure.subplots()
     panel.plot(across, up, "o", ms=5, mec="none", alpha=0.5, color=STAGE_COLOURS[1], clip_on=False)
     panel.set_xscale("log")
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    _plain_numbers(panel.xaxis)
     panel.set_xlim(0.8, max(10.0, 1.25 * float(across.max())))
     panel.set_ylim(0, 100)
     panel.set_xlabel(name)
     panel.set_ylabel(value)
     return figure
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Writes 1,000 on a logarithmic axis; by default matplotlib writes formulas."""
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -10,11 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ferjax.report.figures.style import DASHES, MARKERS, MUTED, STAGE_COLOURS, stage_colour
+from ferjax.report.figures.text import fit, width
 
 EPOCHS = "epochs of the stage"
 
 _DROP = 0.01
 """The best evaluation is marked if the last one is lower by at least this."""
+
+_LABEL, _LABEL_SIZE = 3.2, 9.5
+"""Most inches that the label at the end of a curve is wide, and points of its font."""
 
 
 class Curve(NamedTuple):
@@ -78,11 +82,12 @@ def evaluation_curves(
     panel = figure.subplots()
     last_step = max(curve.at[-1] for curves in stages.values() for curve in curves)
     named: list[tuple[Curve, str]] = []
+    best: dict[str, str] = {}
     for row, (stage, curves) in enumerate(stages.items()):
         colour = stage_colour(row)
         percent = [_percent(curve) for curve in curves]
         _plot(panel, percent, colour, MARKERS[row // len(STAGE_COLOURS) % len(MARKERS)])
-        _mark_best(panel, percent[0], colour)
+        marked = _mark_best(panel, percent[0], colour)
         if percent[0].at[-1] < last_step:
             panel.plot(
                 (percent[0].at[-1], last_step),
@@ -91,13 +96,14 @@ def evaluation_curves(
                 lw=1,
                 ls=":",
             )
-        for curve in percent:
+        for number, curve in enumerate(percent):
             name = stage if len(percent) == 1 else f"{stage}/{curve.name}"
+            best[name] = f", best {marked:.1f}" if marked and number == 0 else ""
             named.append((curve._replace(name=name), colour))
     panel.set_title(title)
     panel.set_xlabel("training steps of the stage")
     _whole_axis(panel, last_step)
-    _label_ends(panel, named, gap=0.045, number="{:.1f}")
+    _label_ends(panel, named, gap=0.045, number="{:.1f}", after=best)
     return figure
 
 
@@ -109,7 +115,8 @@ def weight_curves(stages: Mapping[str, Sequence[Curve]], title: str) -> Figure:
         keeps its colour. A stage's only curve is named after the stage.
       title: of the figure.
     """
-    figure = Figure(figsize=(11, 3.0), layout="constrained")
+    height = max(3.0, 1.0 + 0.24 * sum(map(len, stages.values())))  # for a label a curve
+    figure = Figure(figsize=(11, height), layout="constrained")
     panel = figure.subplots()
     named = []
     for row, (stage, curves) in enumerate(stages.items()):
@@ -121,7 +128,7 @@ def weight_curves(stages: Mapping[str, Sequence[Curve]], title: str) -> Figure:
     panel.set_xlabel(EPOCHS)
     panel.set_ylim(0, 1)
     _whole_axis(panel, max(curve.at[-1] for curve, _ in named))
-    _label_ends(panel, named, gap=0.08)
+    _label_ends(panel, named, gap=0.2 / (height - 0.8))
     return figure
 
 
@@ -222,7 +229,11 @@ def _whole_axis(panel: Axes, last: float) -> None:
 
 
 def _label_ends(
-    panel: Axes, curves: Sequence[tuple[Curve, str]], gap: float, number: str = "{:.2f}"
+    panel: Axes,
+    curves: Sequence[tuple[Curve, str]],
+    gap: float,
+    number: str = "{:.2f}",
+    after: Mapping[str, str] | None = None,
 ) -> None:
     """Writes each curve's name and last value beside the panel, in the curve's colour.
 
@@ -231,6 +242,7 @@ def _label_ends(
       curves: with their colours.
       gap: least distance between two labels, as a share of the panel's height.
       number: format of the values.
+      after: what follows the value, by the name of the curve.
     """
     low, high = panel.get_ylim()
     panel.set_ylim(low, high)
@@ -238,13 +250,13 @@ def _label_ends(
     heights = low + (high - low) * spread((ends - low) / (high - low), gap)
     for (curve, colour), end, height in zip(curves, ends, heights, strict=True):
         panel.annotate(
-            f"{curve.name} {number.format(end)}",
+            _end_label(curve.name, f" {number.format(end)}{(after or {}).get(curve.name, '')}"),
             xy=(1, end),
             xycoords=panel.get_yaxis_transform(),
             xytext=(1.04, height),
             textcoords=panel.get_yaxis_transform(),
             va="center",
-            fontsize=9.5,
+            fontsize=_LABEL_SIZE,
             color=colour,
             arrowprops={
                 "arrowstyle": "-",
@@ -255,6 +267,10 @@ def _label_ends(
                 "shrinkB": 0,
             },
         )
+
+
+def _end_label(name: str, value: str) -> str:
+    return fit(name, _LABEL - width(value, _LABEL_SIZE), _LABEL_SIZE) + value
 
 
 def _reference(panel: Axes, level: float, text: str) -> None:
@@ -271,22 +287,12 @@ def _reference(panel: Axes, level: float, text: str) -> None:
     )
 
 
-def _mark_best(panel: Axes, curve: Curve, colour: str) -> None:
-    """Marks the best evaluation of a curve if it has fallen since."""
+def _mark_best(panel: Axes, curve: Curve, colour: str) -> float | None:
+    """Marks and returns the best evaluation of a curve if it has fallen since."""
     best = int(np.nanargmax(curve.values))
     if curve.values[best] - curve.values[-1] < 100 * _DROP:
-        return
-    step, value = curve.at[best], curve.values[best]
-    panel.plot(step, value, "o", ms=8, mfc="white", mec=colour, mew=2, zorder=4)
-    panel.annotate(
-        f"best {value:.1f}, ends {value - curve.values[-1]:.1f} lower",
-        xy=(step, value),
-        xytext=(0, -10),
-        textcoords="offset points",
-        ha="center",
-        va="top",
-        fontsize=9.5,
-        color=colour,
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8},
-        zorder=5,  # above every curve
+        return None
+    panel.plot(
+        curve.at[best], curve.values[best], "o", ms=8, mfc="white", mec=colour, mew=2, zorder=4
     )
+    return float(curve.values[best])

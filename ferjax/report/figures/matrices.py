@@ -8,7 +8,11 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ferjax.report.figures.style import INK, MUTED
+from ferjax.report.figures.style import FONT_SIZE, INK, MUTED
+from ferjax.report.figures.text import fit, width
+
+MOST_NAME, TITLE_SIZE = 1.6, 10.0
+"""Inches that a name beside a matrix may be wide; points of the titles in a grid."""
 
 
 def row_shares(
@@ -39,10 +43,10 @@ def confusion_matrix(
     figure = Figure(figsize=(8.2, 6.8), layout="constrained")
     panel = figure.subplots()
     _draw_shares(panel, row_shares(counts))
-    sizes = counts.sum(axis=1)
-    _name_columns(panel, classes)
+    sizes, names = counts.sum(axis=1), _fitting(classes)
+    _name_columns(panel, names)
     panel.set_yticks(
-        range(len(classes)), [f"{name} ({n:,})" for name, n in zip(classes, sizes, strict=True)]
+        range(len(names)), [f"{name} ({n:,})" for name, n in zip(names, sizes, strict=True)]
     )
     panel.set_xlabel(columns)
     panel.set_ylabel(rows)
@@ -64,11 +68,13 @@ def confusion_grid(
       titles: one for each matrix.
       columns: number of matrices side by side; 0: as many as fit.
     """
+    names = _fitting(classes)
+    widest = max(width(name, FONT_SIZE) for name in names)
     side = max(2.4, 0.42 * len(classes))
-    columns = columns or max(1, min(len(titles), int(13 / side)))
+    pitch = side + 0.7 * widest  # slanted names stick out to the left
+    columns = columns or max(1, min(len(titles), int(15 / pitch)))
     rows = -(-len(titles) // columns)
-    names = 0.07 * max(map(len, classes))  # inches
-    size = (columns * side + 0.6 + names, rows * (side + 0.5 + 0.6 * names))
+    size = (columns * pitch + 0.8 + widest, rows * (side + 0.7 + 0.6 * widest))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     for number, panel in enumerate(panels.flat):
@@ -76,15 +82,17 @@ def confusion_grid(
             panel.set_axis_off()
             continue
         _draw_shares(panel, confusions[number], fontsize=9.0)
-        _name_columns(panel, classes)
-        panel.set_yticks(
-            range(len(classes)), classes if number % columns == 0 else [""] * len(classes)
-        )
-        panel.set_title(titles[number], fontsize=10)
+        _name_columns(panel, names)
+        panel.set_yticks(range(len(names)), names if number % columns == 0 else [""] * len(names))
+        panel.set_title(fit(titles[number], 1.0, TITLE_SIZE, "bold"), fontsize=TITLE_SIZE)
         if number % columns == 0:
             panel.set_ylabel("truth")
         if number >= len(titles) - columns:
             panel.set_xlabel("label")
+    figure.draw_without_rendering()  # lays out the panels, with no regard to the width of titles
+    for panel, title in zip(panels.flat, titles, strict=False):
+        room = panel.get_position().width * size[0]
+        panel.set_title(fit(title, room, TITLE_SIZE, "bold"), fontsize=TITLE_SIZE)
     return figure
 
 
@@ -96,6 +104,7 @@ def share_matrix(
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     panel = figure.subplots()
     _draw_shares(panel, shares, fontsize=9.0)
+    names = _fitting(names)
     _name_columns(panel, names)
     panel.set_yticks(range(len(names)), names)
     panel.set_title(title)
@@ -124,6 +133,10 @@ def _draw_shares(
         )
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
+
+
+def _fitting(names: Sequence[str]) -> list[str]:
+    return [fit(name, MOST_NAME, FONT_SIZE) for name in names]
 
 
 def _name_columns(panel: Axes, names: Sequence[str]) -> None:

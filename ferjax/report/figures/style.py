@@ -6,8 +6,10 @@ by colour alone.
 
 from typing import Any
 
+FONT_SIZE = 10.5
+
 STYLE: dict[Any, Any] = {
-    "font.size": 10.5,
+    "font.size": FONT_SIZE,
     "axes.titlesize": 11.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
