@@ -180,9 +180,13 @@ def _headline(workdir: Path) -> str:
     if not path.exists():
         raise UserError(f"trained: {workdir} holds no run (it has no config.json)")
     try:
-        return json.loads(path.read_text())["config"].get("headline", "")
+        config = json.loads(path.read_text())["config"]
+        kind, headline = config.get("run"), config.get("headline", "")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"trained: {path} was not written by a run") from error
+    if not headline:
+        raise UserError(f"trained: {workdir} holds a run of kind {kind!r}, which trains no model")
+    return headline
 
 
 def _about(workdir: Path, stage: str) -> dict[str, Any]:

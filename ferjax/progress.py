@@ -53,15 +53,10 @@ class Progress:
         self._waited = 0.0
         self._since = time.perf_counter()
         self._begin = self._since - spent
-        self._bar = tqdm(
-            total=total_steps,
-            initial=start,
-            desc=f"{stage:<10}",
-            bar_format=BAR,
-            file=sys.stderr,
-            disable=jax.process_index() != 0,
-            mininterval=0.5 if sys.stderr.isatty() else 15,
-        )
+        self._total_steps, self._silent = total_steps, jax.process_index() != 0
+        self._bar: tqdm | None = None
+        if start < total_steps and not self._silent:
+            print(f"{stage:<10} compiling", file=sys.stderr, flush=True)
 
     def step(self, step: int, metrics: Metrics, waited: float) -> None:
         """Takes the metrics of a step just dispatched and `waited`, the seconds without data.
@@ -72,7 +67,8 @@ class Progress:
         self.settle()
         self._pending = (step, metrics)
         self._waited += waited
-        self._bar.update(1)
+        if self._bar is not None:
+            self._bar.update(1)
 
     def settle(self) -> None:
         """Waits for the metrics of the last step.
@@ -91,6 +87,8 @@ class Progress:
                 "optimizer.learning_rate may help"
             )
         self._window.append(values)
+        if self._bar is None:
+            self._bar = self._begin_bar(step)
 
     def write(self, step: int) -> None:
         """Writes the means since the last line, and shows them on the bar."""
@@ -116,6 +114,7 @@ class Progress:
         weights = [name for name in means if self._kinds[name] == "weight"][:MOST_WEIGHTS]
         shown = {name: f"{means[name]:.2f}" for name in weights}
         shown = {"loss": f"{means['loss']:.3f}"} | shown
+        assert self._bar is not None  # there were steps
         self._bar.set_postfix(shown | {"images/s": f"{speed:.0f}"}, refresh=False)
         self.restart()
 
@@ -129,4 +128,17 @@ class Progress:
 
     def close(self) -> None:
         """Ends the bar."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
+
+    def _begin_bar(self, step: int) -> tqdm:
+        """Begins the bar after the first step, which compiles: the estimate is of the others."""
+        return tqdm(
+            total=self._total_steps,
+            initial=step,
+            desc=f"{self._stage:<10}",
+            bar_format=BAR,
+            file=sys.stderr,
+            disable=self._silent,
+            mininterval=0.5 if sys.stderr.isatty() else 15,
+        )

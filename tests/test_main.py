@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 import ferjax
 from configs import cct, cct_sweep, ltnet, supervised
-from ferjax import main, workdir
+from ferjax import command_line, main, preemption, workdir
 from ferjax.data import datasets, synthetic
 from ferjax.data.datasets.ferplus import EMOTIONS, NAME, UNSURE, USAGE, VOTES
 from ferjax.data.record import InMemory
@@ -106,7 +106,7 @@ def two_small_teams(config):
         part.train_size, part.test_size, part.image_size = 32, 8, 24
     config.model.name, config.model.width = tiny.NETWORK, 4
     config.loop.eval_batch_size = config.ltnet.batch_size = 16
-    config.ltnet.steps = 1
+    config.ltnet.steps, config.loop.log_steps = 2, 1
     return config
 
 
@@ -149,7 +149,9 @@ def test_a_sweep_prints_the_papers_table(tmp_path, capsys, sweep, values, rows):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"teachers.batch_size": 20}, "baseline: batch_size must be a positive multiple of the 8"),
+        ({"teachers.batch_size": 20}, "teachers.batch_size must be a positive multiple of the 8"),
+        ({"baseline.batch_size": 20}, "baseline: batch_size must be a positive multiple of the 8"),
+        ({"teachers.epochs": 0.0}, "teachers.steps or teachers.epochs must be positive"),
         ({"data.train_size": 0}, "the training split of synthetic has no faces"),
         ({"model.input": "magic"}, "model.input 'magic' is none of imagenet, bgr, half"),
         ({"label": "nobody"}, "label='nobody' is none of"),
@@ -332,7 +334,7 @@ def test_a_home_folder_is_found_in_flags(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
     groups = {"wild": (("SFEW", "~/sfew"),), "posed": ()}
     config = ConfigDict({"data": {"dir": "~/faces", "seed": 1}, "groups": groups})
-    main._replace_home(config)
+    command_line._replace_home(config)
     assert config.data.to_dict() == {"dir": "/home/ann/faces", "seed": 1}
     assert config.groups.wild == (("SFEW", "/home/ann/sfew"),)
 
@@ -347,11 +349,10 @@ def test_a_crash_is_no_mistake_of_the_users(monkeypatch, capsys):
     def crash(config, folder):
         raise ZeroDivisionError("inside")
 
-    monkeypatch.setattr(main, "_parse", lambda: (ConfigDict(), Path("run")))
-    monkeypatch.setattr(main, "_join", lambda: None)
-    monkeypatch.setattr(main.preemption, "watch", lambda: None)
+    monkeypatch.setattr(preemption, "watch", lambda: None)
     monkeypatch.setattr(main, "execute", crash)
-    assert main.main() == 70
+    command = command_line.Command(ConfigDict(), Path("run"), False, None, None, None)
+    assert main.run(command) == 70
     assert "ZeroDivisionError: inside" in capsys.readouterr().err
 
 

@@ -6,6 +6,7 @@ Annotated Datasets*, ECCV 2018, Figures 4 to 7.
 
 from collections.abc import Iterator, Mapping
 from itertools import combinations
+from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -249,7 +250,8 @@ def _face(case: int, index: int, coders: list[int], faces: Faces, dataset: Datas
     labels = [
         f"{dataset.coders[c]}: {dataset.classes[faces.annotations[index, c]]}" for c in coders
     ]
-    lines = (f"case {case + 1}", *labels, f"latent: {dataset.classes[faces.latent[index]]}")
+    name = PurePath(dataset.train.names[int(faces.rows[index])]).name
+    lines = (name, f"case {case + 1}", *labels, f"latent: {dataset.classes[faces.latent[index]]}")
     colour = figures.RIGHT if faces.truth[index] == faces.latent[index] else figures.UNKNOWN
     if faces.truth[index] not in (UNKNOWN, faces.latent[index]):
         lines, colour = (*lines[:-1], f"{lines[-1]} ✗"), figures.WRONG

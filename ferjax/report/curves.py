@@ -49,7 +49,7 @@ def test_scores(stages: Mapping[str, Lines]) -> Iterator[Picture]:
                 curves[name] = [_curve(evaluations, field, over="step") for field in fields]
         if sum(map(len, curves.values())) > MOST_CURVES:
             curves = {name: group[:1] for name, group in curves.items()}
-        if curves:
+        if _more_than_dots(curves):
             yield Picture(
                 f"test_{score}.png",
                 figures.evaluation_curves(curves, title[0].upper() + title[1:]),
@@ -76,21 +76,17 @@ def training(
             " The dashed line is the share of the given labels that are right: a network that "
             "agrees with more of them than that has learnt wrong ones by heart."
         )
-    yield Picture(
-        "learning_curves.png",
-        figures.learning_curves(
-            {
-                name: (
-                    _of_kind("loss", lines, trained[name].metrics),
-                    _of_kind("accuracy", lines, trained[name].metrics),
-                )
-                for name, lines in logged.items()
-            },
-            known,
-        ),
-        "Training loss and accuracy on the given labels over epochs, a row for each stage.",
-        caption,
+    losses, accuracies = (
+        {name: _of_kind(kind, lines, trained[name].metrics) for name, lines in logged.items()}
+        for kind in ("loss", "accuracy")
     )
+    if _more_than_dots(losses):
+        yield Picture(
+            "learning_curves.png",
+            figures.learning_curves({x: (losses[x], accuracies[x]) for x in logged}, known),
+            "Training loss and accuracy on the given labels over epochs, a row for each stage.",
+            caption,
+        )
     yield from _weights(logged, trained)
 
 
@@ -106,8 +102,8 @@ def _weights(logged: Mapping[str, Lines], trained: Mapping[str, Trained]) -> Ite
             name: [_epoch_means(logged[name], x) for x in fields if x.split("/")[0] == family]
             for name, fields in by_stage.items()
         }
-        if all(len(c.at) == 1 for group in curves.values() for c in group):
-            continue  # a dot says nothing
+        if not _more_than_dots(curves):
+            continue
         renamed = {
             name: [c._replace(name=c.name.removeprefix(f"{family}/")) for c in group]
             for name, group in curves.items()
@@ -119,6 +115,11 @@ def _weights(logged: Mapping[str, Lines], trained: Mapping[str, Trained]) -> Ite
             f"{title}, over epochs.",
             caption,
         )
+
+
+def _more_than_dots(curves: Mapping[str, Sequence[Curve]]) -> bool:
+    """Returns whether a curve has two points: a figure of dots says nothing."""
+    return any(len(curve.at) > 1 for group in curves.values() for curve in group)
 
 
 def _score_caption(several: bool) -> str:

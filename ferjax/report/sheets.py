@@ -1,7 +1,7 @@
 """Sheets of faces: test faces that a run got right or wrong, and labels that it doubts."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ def test_faces(
             k = int(probs[row].argmax())
             truth = "/".join(classes[c] for c in np.flatnonzero(right[row]))
             predicted = f"{classes[k]} {percent(float(probs[row, k]))}"
-            lines = (str(test.names[int(row)]), predicted, f"truth: {truth} {mark}")
+            lines = (PurePath(test.names[int(row)]).name, predicted, f"truth: {truth} {mark}")
             faces.append(Face(image, lines, colour))
         return figures.face_sheet(faces)
 
@@ -79,7 +79,7 @@ def doubts(doubted: Doubts, trained: Trained, dataset: Dataset) -> Iterator[Pict
         else:
             verdict, colour = f"truth: {classes[t]}{' ✓' if t == k else ''}", figures.RIGHT
         lines = (
-            str(train.names[int(row)]),
+            PurePath(train.names[int(row)]).name,
             f"given: {classes[y]} {percent(float(doubted.probability[number]))}",
             f"likelier: {'none' if k == UNKNOWN else classes[k]}",
             verdict,

@@ -12,6 +12,7 @@ A recipe says its `kind`, and names the stages whose outputs it takes:
 """
 
 import json
+import logging
 import operator
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ from ferjax.data import crowd
 from ferjax.data.fingerprint import fingerprint
 from ferjax.data.load import load_dataset
 from ferjax.data.record import UNKNOWN, Dataset
-from ferjax.data.targets import INFERRED
+from ferjax.data.targets import INFERRED, targets
 from ferjax.errors import UserError
 from ferjax.methods import METHODS, stack
 from ferjax.methods.method import State
@@ -142,6 +143,7 @@ def plan_recipes(
         metrics=MetricsFile(folder / "metrics.jsonl"),
         devices=parallel.find_devices(config.parallel),
     )
+    warn_of_rare_classes(run.dataset, config.seed)
     shapes: dict[str, Any] = {}
     for name, recipe in recipes.items():  # a mistake in the last must not show after hours
         shapes[name] = KINDS[recipe.kind].check(run, name, shapes)
@@ -226,6 +228,27 @@ def check_numbers(config: ConfigDict) -> None:
     for field, least in {"log_steps": 1, "keep": 1, "workers": 0}.items():
         if config.loop[field] < least:
             raise UserError(f"loop.{field} must be at least {least}, not {config.loop[field]}")
+
+
+def warn_of_rare_classes(dataset: Dataset, seed: int) -> None:
+    """Logs a warning that names the classes of which there is one training face, or none.
+
+    Args:
+      dataset: of a run.
+      seed: of ties between classes.
+    """
+    given = targets(
+        dataset.train,
+        dataset.label,
+        coders=dataset.coders,
+        classes=len(dataset.classes),
+        seed=seed,
+    ).given
+    counts = np.bincount(given[given != UNKNOWN], minlength=len(dataset.classes))
+    for count, faces in ((0, "no training face"), (1, "one training face alone")):
+        rare = [name for name, n in zip(dataset.classes, counts, strict=True) if n == count]
+        if rare and counts.any():
+            logging.warning("warning: %s of class %s", faces, ", ".join(rare))
 
 
 def _named_recipes(config: ConfigDict, wanted: tuple[str, ...]) -> Recipes:

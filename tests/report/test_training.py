@@ -164,13 +164,6 @@ def test_rows_of_a_confusion_matrix_become_shares():
     assert np.isnan(shares[2]).all()
 
 
-def test_doubt_grows_as_the_given_label_gets_less_probability():
-    probs = np.array([[0.7, 0.3], [0.1, 0.9], [0.2, 0.8], [0.0, 1.0]])
-    given = np.array([0, 0, 0, -1])
-    assert sheets.most_doubted(probs, given, 2).tolist() == [1, 2]
-    assert sheets.most_doubted(probs, given, 9).tolist() == [1, 2, 0]
-
-
 def test_mistakes_come_surest_first_and_unknown_truths_are_none():
     probs = np.array([[0.6, 0.4], [0.1, 0.9], [0.2, 0.8], [0.0, 1.0], [0.3, 0.7]])
     right = np.array([[False, True], [True, False], [False, True], [False, False], [True, True]])
@@ -178,13 +171,13 @@ def test_mistakes_come_surest_first_and_unknown_truths_are_none():
 
 
 def test_loss_is_the_main_curve_whatever_the_order_of_the_metrics():
-    line = {"epoch": 1.0, "consistency": 0.5, "loss": 2.0, "accuracy": 0.5, "kept": 0.1}
-    other = line | {"epoch": 0.5, "loss": 4.0}
+    line = {"epoch": 2.0, "consistency": 0.5, "loss": 2.0, "accuracy": 0.5, "kept": 0.1}
+    other = line | {"epoch": 1.5, "loss": 4.0}
     kinds = {"consistency": "loss", "loss": "loss", "accuracy": "accuracy", "kept": "weight"}
     terms = curves._of_kind("loss", [other, line], kinds)
     assert [curve.name for curve in terms] == ["loss", "consistency"]
     np.testing.assert_allclose(terms[0].values, [3.0])  # the epoch's mean, at its end
-    np.testing.assert_allclose(terms[0].at, [1.0])
+    np.testing.assert_allclose(terms[0].at, [2.0])
 
 
 def told_apart(label, coders=(), learnt=None):

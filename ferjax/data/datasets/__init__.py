@@ -1,5 +1,6 @@
 """Datasets by name, all giving the same record; README.md says how to add one."""
 
+import re
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
@@ -29,6 +30,9 @@ def load(config: ConfigDict) -> Dataset:
     """
     if config.name == UNION:
         parts = {name: part for name in config.sets if (part := _part(config, name))}
+        if not parts:
+            paths = ", ".join(f"data.sets.{name}.path" for name in config.sets)
+            raise UserError(f"no faces: none of {paths} is set" if paths else "data.sets is empty")
         tests = {f"data.sets.{name}.test_path": part.test for name, part in parts.items()}
         for name, part in parts.items():
             folder.check_apart(part.train, f"data.sets.{name}.path", tests)
@@ -49,4 +53,7 @@ def _part(config: ConfigDict, name: str) -> Dataset | None:
     try:
         return load(part)
     except UserError as error:
-        raise UserError(f"data.sets.{name}: {error}") from error
+        fields = "|".join(part)
+        text = re.sub(rf"(?<![\w./])data\.(?=({fields})\b)", f"data.sets.{name}.", str(error))
+        inside = "" if f"data.sets.{name}." in text else f"data.sets.{name}: "
+        raise UserError(f"{inside}{text}") from error

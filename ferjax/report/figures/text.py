@@ -1,7 +1,7 @@
 """Text that fits into the space that a figure has for it."""
 
 from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
+from matplotlib.textpath import text_to_path
 
 POINTS = 72
 """Points in an inch."""
@@ -21,11 +21,8 @@ def fit(text: str, inches: float, size: float, weight: str = "normal") -> str:
 
 def width(text: str, size: float, weight: str = "normal") -> float:
     """Returns the width of a line of text in inches."""
-    if not text.strip():
-        return 0.0
-    return (
-        TextPath((0, 0), text, size, prop=FontProperties(weight=weight)).get_extents().x1 / POINTS
-    )
+    font = FontProperties(weight=weight, size=size)
+    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / POINTS
 
 
 def _fit(line: str, inches: float, size: float, weight: str) -> str:
