@@ -214,7 +214,7 @@ def _agreement(
     shares: dict[tuple[str, int, int], np.ndarray], count: int, dataset: Dataset
 ) -> Picture:
     names = [
-        f"{name + ': ' if name else ''}{dataset.coders[first]}, {dataset.coders[second]}"
+        f"{name + ': ' if name else ''}{dataset.coders[first]},\n{dataset.coders[second]}"
         for name, first, second in shares
     ]
     return Picture(

@@ -25,7 +25,7 @@ def stacked_shares(
       names: of the bars.
       parts: names of the parts.
     """
-    figure = Figure(figsize=(11, 0.9 + 0.42 * len(names)), layout="constrained")
+    figure = Figure(figsize=(11, 0.9 + 0.46 * len(names)), layout="constrained")
     panel = figure.subplots()
     bars = np.arange(len(names))
     starts = np.cumsum(shares, axis=1) - shares

@@ -248,6 +248,7 @@ def _label_ends(
     panel.set_ylim(low, high)
     ends = np.array([curve.values[-1] for curve, _ in curves])
     heights = low + (high - low) * spread((ends - low) / (high - low), gap)
+    heights -= max(0.0, heights.max() - high)  # labels rather end below the panel than above it
     for (curve, colour), end, height in zip(curves, ends, heights, strict=True):
         panel.annotate(
             _end_label(curve.name, f" {number.format(end)}{(after or {}).get(curve.name, '')}"),
