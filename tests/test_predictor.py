@@ -323,6 +323,9 @@ def test_a_run_or_stage_or_weights_that_are_not_there_are_named(student_run, tmp
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(UserError, match=r"config\.json was not written by a run"):
         ferjax.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"config": {"run": "truth"}}')
+    with pytest.raises(UserError, match="holds a run of kind 'truth', which trains no model"):
+        ferjax.load(tmp_path)
     stages = "there are baseline, student, teachers"
     with pytest.raises(UserError, match=f"has no finished stage 'magic'; {stages}"):
         ferjax.load(student_run, stage="magic")

@@ -1,5 +1,6 @@
 """The report of a training run: its files, its choices of faces, its numbers."""
 
+import csv
 import json
 import re
 
@@ -136,6 +137,19 @@ def test_page_tells_results_recipe_and_versions(written):
     text = (written[0] / "index.html").read_text()
     for said in ("teachers/network_1", "70.00", "80.00", "9.8.7", "trained on: majority"):
         assert said in text
+    for words in ("0.0 points above baseline, trained", "precision, %", "ferjax.load("):
+        assert words in text
+
+
+def test_labels_in_doubt_leave_as_a_file_in_their_order(written):
+    folder, dataset = written
+    assert 'href="../doubtful.csv"' in (folder / "index.html").read_text()
+    with (folder.parent / "doubtful.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 100  # those that were predicted
+    assert {row["file"] for row in rows} <= set(dataset.train.names)
+    scores = [float(row["score"]) for row in rows]
+    assert scores == sorted(scores)
 
 
 def test_text_from_the_run_cannot_become_markup(written):
