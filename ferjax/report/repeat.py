@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from ferjax import results, writers
 from ferjax.report import page
-from ferjax.report.parts import count
+from ferjax.report.parts import count, origin
 
 ABOUT = """Mean ± deviation over the seeds, of the sample (n − 1). The drop is by how much the last
 evaluation lies below the oracle best, which looks at the test set."""
@@ -52,6 +52,7 @@ def write(config: ConfigDict, folder: Path, result: Mapping[str, Any]) -> None:
     columns = ("last, %", *(f"seed {seed}" for seed in seeds))
     sections["Each seed"] = page.table(columns, each) + page.links(reports)
     lead = page.paragraph(f"Seeds {', '.join(map(str, seeds))}.", "lead")
+    lead += origin(folder / f"seed-{seeds[0]}", "Each seed has a report of its own.")
     text = page.document(f"{result['headline']} on {config.data.name}", lead, sections)
     writers.write_text(folder / "report" / "index.html", text)
 

@@ -68,7 +68,7 @@ def _joined(parts: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
-def _name(config: ConfigDict, dataset: Dataset) -> str:
+def data_name(config: ConfigDict, dataset: Dataset) -> str:
     """Returns what a dataset is called: its own name, or those of the sets that it is made of."""
     return " and ".join(dataset.sets) or config.data.get("dataset") or config.data.name
 
@@ -82,7 +82,7 @@ def _method(stage: str, main: Trained) -> str:
 def _data(config: ConfigDict, dataset: Dataset, main: Trained) -> str:
     train, test = len(main.rows), len(dataset.test.images)
     text = (
-        f"It learnt from {count(train, 'image')} of {_name(config, dataset)} in "
+        f"It learnt from {count(train, 'image')} of {data_name(config, dataset)} in "
         f"{count(len(dataset.classes), 'class')} and was tested on {count(test, 'image')}."
     )
     kind = config.noise.kind if "noise" in config else "none"

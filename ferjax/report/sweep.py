@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from ferjax import writers
 from ferjax.data.record import Dataset
 from ferjax.report import curves, figures, page
-from ferjax.report.parts import Picture, Pictures
+from ferjax.report.parts import Picture, Pictures, origin
 from ferjax.report.training import count_faces, lines_by_stage, provenance
 
 
@@ -66,5 +66,7 @@ def write(config: ConfigDict, folder: Path, dataset: Dataset, table: Table) -> N
             "Data and configuration": provenance(config, folder, dataset),
         }
     title = f"Sweep over {table.varied} on {config.data.name}"
-    text = page.document(title, page.paragraph(count_faces(dataset), "lead"), sections)
+    sizes = ", ".join(f"{value:g}" for value in table.rows)
+    lead = page.paragraph(f"{table.varied.capitalize()}: {sizes}.", "lead")
+    text = page.document(title, lead + origin(folder, count_faces(dataset)), sections)
     writers.write_text(folder / "report" / "index.html", text)

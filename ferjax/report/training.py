@@ -74,7 +74,7 @@ def write(config: ConfigDict, folder: Path, dataset: Dataset, result: dict[str, 
             }
         sections["Use the model"] = _use(config, folder, dataset)
         sections["Data and configuration"] = provenance(config, folder, dataset)
-    title = f"{result['headline']} on {config.data.name}"
+    title = f"{result['headline']} on {summary.data_name(config, dataset)}"
     filled = {name: text for name, text in sections.items() if text}
     lead = summary.head(config, folder, dataset, result, trained) + _key_figures(result)
     text = page.document(title, lead, filled)
