@@ -1,4 +1,5 @@
-"""One config for each method or run; `datasets/` suits them to data, `papers/` has published ones.
+"""One config for each method or kind of run.
 
-`recipes.py` holds what the stages of all methods have in common.
+`datasets/` adapts them to datasets, `papers/` has the recipes of published tables, and `recipes.py`
+what the stages of all methods have in common.
 """

@@ -7,10 +7,10 @@
 tif), a list of such files, or ArrayRecord (a file, or a folder of them). Writes into DIR
 
     labels/part-*.parquet  index, file, label, p_<class>, and valence and arousal if the model has
-                           them; one file a shard, so that a killed run goes on where it was
+                           them; one file per shard, so that a killed run continues
     labels/skipped.csv     pictures that cannot be read
     result.json            how many faces of each class, images per second, ...
-    report/                the same to look at
+    report/                the same as a web page
 
 `pyarrow.dataset.dataset("DIR/labels", exclude_invalid_files=True)` reads all parts.
 """
@@ -24,16 +24,16 @@ def get_config() -> ConfigDict:
     config.run = "annotate"
     config.trained = ""
     config.stage = ""  # of that run; '': its headline
-    config.weights = "last"  # or 'best': on the faces that it held out for validation
+    config.weights = "last"  # or 'best' on the faces that the run held out for validation
     config.path = ""
     config.annotate = annotation()
     return config
 
 
 def annotation() -> ConfigDict:
-    """Returns the settings of labelling."""
+    """Returns the settings of a run or stage that labels faces."""
     config = ConfigDict()
-    config.shard_size = 16_384  # faces in a file
+    config.shard_size = 16_384  # faces per file
     config.batch_size = 256
     config.workers = 0  # processes that load faces; 0: threads
     return config

@@ -1,11 +1,11 @@
-"""Consensual Collaborative Training, its distilled student, and the baseline trained alike.
+"""Consensual Collaborative Training, its distilled student, and a baseline trained the same way.
 
     python -m ferjax.main --config=configs/cct.py --workdir=runs/cct
     python -m ferjax.main --config=configs/cct.py:ferplus --config.data.dir=FOLDER --workdir=DIR
 
 On built-in faces: two minutes on two CPU cores; baseline 60 %, student 71 %. On FERPlus: 40 epochs,
 batch 256; as `ferplus_small`, 8,000 faces with 40 % wrong labels, half an hour on two CPU cores.
-On faces of one's own, `:faces` with `--config.data.sets.raf_db.path=LIST`, `...test_path=LIST`.
+On your own faces, `:faces` with `--config.data.sets.raf_db.path=LIST`, `...test_path=LIST`.
 
 The authors' recipes are `configs/papers/cct_ferplus.py`, `cct_rafdb.py` and `cct_affectnet.py`; the
 logs that they published say
@@ -47,7 +47,7 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
     config.student.temperature = 2.0
     config.student.variant = "paper"  # or 'released'
     config.baseline = recipes.alike(config.teachers)
-    ADAPTED.get(dataset, lambda config: None)(config)
+    datasets.adapt(config, dataset, ADAPTED)
     return config
 
 
@@ -65,4 +65,4 @@ def _ferplus_small(config: ConfigDict) -> None:
 
 
 ADAPTED = {"synthetic": _built_in_faces, "ferplus_small": _ferplus_small}
-"""What some datasets change."""
+"""Changes for some datasets."""

@@ -1,4 +1,4 @@
-"""Co-teaching: two networks that teach each other, and the baseline trained alike.
+"""Co-teaching: two networks that teach each other, and a baseline trained the same way.
 
     python -m ferjax.main --config=configs/co_teaching.py --workdir=runs/co_teaching
 
@@ -18,9 +18,9 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
     config.headline = "co_teaching"
     config.co_teaching = recipes.training("co_teaching")
     config.co_teaching.networks = 2
-    config.co_teaching.forget_rate = 0.4  # τ, the share of labels thought wrong
-    config.co_teaching.ramp_epochs = 5.0  # T_k, over which the share left out rises to τ
-    config.co_teaching.exponent = 1.0  # c, of the rise
+    config.co_teaching.forget_rate = 0.4  # τ, the estimated share of wrong labels
+    config.co_teaching.ramp_epochs = 5.0  # T_k, epochs over which the share left out rises to τ
+    config.co_teaching.exponent = 1.0  # c, exponent of the rise
     config.baseline = recipes.alike(config.co_teaching)
-    ADAPTED.get(dataset, lambda recipe: None)(config.co_teaching)
+    datasets.adapt(config.co_teaching, dataset, ADAPTED)
     return config

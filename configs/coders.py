@@ -1,4 +1,4 @@
-"""Recipes of methods that model coders: LTNet, and what it is compared with."""
+"""Recipes of methods that model coders: LTNet and what it is compared with."""
 
 from ml_collections import ConfigDict
 
@@ -9,32 +9,32 @@ def ltnet() -> ConfigDict:
     """Returns LTNet's recipe, with the settings that suit the built-in faces and FERPlus."""
     config = recipes.training("ltnet")
     config.loss = "paper"  # or 'released'
-    config.coder_weights = ()  # one a coder; (): ones
-    config.reduction = ""  # 'faces', 'coder_mean'; '': as in the source of the loss
+    config.coder_weights = ()  # one per coder; (): ones
+    config.reduction = ""  # 'faces', 'coder_mean'; '': the one that belongs to the loss
     config.transition = ConfigDict()
     config.transition.constraint = "normalise"  # as the paper has it; or 'softmax', 'project'
     config.transition.epsilon = 1e-5  # the authors', on faces
     config.transition.shared = False
     config.transition.start = "identity"  # or 'dawid_skene', 'confusion', 'given'
     config.transition.matrices = ()
-    config.transition.delta = -1.0  # of the start; below 0: 0.01, of the released loss 0.001
-    # Adam would move all entries alike, and mistakes that nobody makes would grow.
+    config.transition.delta = -1.0  # of the start; negative: 0.01, or 0.001 with the released loss
+    # Adam would move all entries equally, so mistakes that nobody makes would grow.
     config.transition.optimizer = "sgd"  # '': the network's
-    config.transition.rate = 3.0  # times the network's
-    config.transition.clip = 1.0  # most that an entry of T's gradient counts; 0: any
+    config.transition.rate = 3.0  # multiple of the network's
+    config.transition.clip = 1.0  # bound on each entry of T's gradient; 0: none
     config.transition.weight_decay = 0.0
     config.transition.trace = 0.0
-    config.transition.freeze_epochs = 0.0  # an untrained network would sweep T away
+    config.transition.freeze_epochs = 0.0  # more protects T from an untrained network
     return config
 
 
 def em(other: ConfigDict) -> ConfigDict:
-    """Returns a network's recipe, trained on the classes that EM infers from the annotations."""
+    """Returns the recipe of one network on the classes that EM infers from the annotations."""
     return recipes.alike(other, "inferred")
 
 
 def nal(other: ConfigDict) -> ConfigDict:
-    """Returns the noise adaptation layer's: one matrix, which learns as the network does."""
+    """Returns the noise adaptation layer's recipe: one matrix, which learns as the network does."""
     config = recipes.following(other)
     config.transition.update(shared=True, start="confusion", constraint="softmax")
     config.transition.update(optimizer="", rate=1.0, clip=0.0)
@@ -43,7 +43,7 @@ def nal(other: ConfigDict) -> ConfigDict:
 
 
 def e2e_fc(other: ConfigDict) -> ConfigDict:
-    """Returns a recipe with a free layer for every coder; it starts afresh."""
+    """Returns E2E-FC's recipe, a free layer for every coder; it starts from fresh weights."""
     config = recipes.alike(other)
     config.method = "e2e_fc"
     config.coder_weights = other.get_oneway_ref("coder_weights")
@@ -51,18 +51,18 @@ def e2e_fc(other: ConfigDict) -> ConfigDict:
 
 
 COMPARATORS = {"em": em, "nal": nal, "e2e_fc": e2e_fc}
-"""What LTNet is compared with besides single networks, from LTNet's recipe."""
+"""Functions of LTNet's recipe that make those of its comparators besides single networks."""
 
 
 def authors_network(config: ConfigDict) -> None:
-    """Takes the 80-layer network of LTNet's authors for a run on aligned faces."""
+    """Sets the 80-layer network of LTNet's authors for a run on aligned faces."""
     config.model.update(name="resnet80", width=16)
     config.loop.log_steps = 100
     config.loop.eval_steps = config.loop.save_steps = 10_000
 
 
 def authors_rates(recipe: ConfigDict) -> None:
-    """Trains LTNet on aligned faces as its authors do."""
+    """Sets rates, steps and batch size as LTNet's authors do on aligned faces."""
     recipe.transition.update(rate=1.0, clip=0.0, optimizer="", weight_decay=5e-4)
     recipe.steps = 300_000
     recipe.batch_size = 4 * 64
@@ -70,7 +70,7 @@ def authors_rates(recipe: ConfigDict) -> None:
 
 
 def long_start(recipe: ConfigDict) -> None:
-    """Freezes T until the network has learnt something; learning rates fall linearly to zero."""
+    """Freezes T for three epochs, and lets learning rates fall linearly to zero."""
     recipe.transition.freeze_epochs = 3.0
     recipe.optimizer.epoch_decay = 1.0
     recipe.optimizer.power = 1.0

@@ -1,4 +1,4 @@
-"""Early-learning regularisation, and the baseline trained alike.
+"""Early-learning regularisation, and a baseline trained the same way.
 
     python -m ferjax.main --config=configs/elr.py --workdir=runs/elr
 
@@ -18,7 +18,7 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
     config.headline = "elr"
     config.elr = recipes.training("elr")
     config.elr.momentum = 0.7  # β of the running targets
-    config.elr.regularisation = 3.0  # λ
+    config.elr.regularisation = 3.0  # λ, weight of the regulariser
     config.baseline = recipes.alike(config.elr)
-    ADAPTED.get(dataset, lambda recipe: None)(config.elr)
+    datasets.adapt(config.elr, dataset, ADAPTED)
     return config

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.run = "evaluate"
     config.trained = ""
     config.stage = ""  # of that run; '': its headline
-    config.weights = "last"  # or 'best': on the faces that it held out for validation
+    config.weights = "last"  # or 'best' on the faces that the run held out for validation
     config.groups = ConfigDict({"wild": (), "posed": ()})
     config.batch_size = 256
     config.workers = 0  # processes that load faces; 0: threads

@@ -8,8 +8,8 @@
 J. Zeng, S. Shan and X. Chen, *Facial Expression Recognition with Inconsistently Annotated
 Datasets*, ECCV 2018, in three steps. A machine coder learns from each annotated dataset; each
 annotates all faces it did not learn from, also those that nobody annotated; and LTNet learns
-from the union, where every face now has annotations of several coders: the human one of its set and
-the machine coders of the others. It starts from a network trained on the human annotations.
+from the union, where every face now has annotations by several coders: the humans of its own set
+and the machine coders of the other sets. It starts from a network trained on the human annotations.
 
 On built-in faces: two datasets whose teams err in opposite ways, and faces that nobody annotated;
 three minutes on two CPU cores, union 84.4 %, LTNet 89.0 %. `faces` is the paper's recipe: an
@@ -25,11 +25,11 @@ from configs.annotate import annotation as annotation_settings
 from configs.datasets import synthetic
 
 ANNOTATED = {"synthetic": ("east", "west"), "faces": ("affectnet", "raf_db")}
-"""The sets that people annotated, of each dataset that this can be run on."""
+"""The sets that people annotated, for each dataset that this config supports."""
 
 
 def get_config(dataset: str = "synthetic") -> ConfigDict:
-    """Returns a config of `union`, `ltnet`, which starts from it, and a machine coder for each set.
+    """Returns a config of a machine coder for each set, `union`, and `ltnet`, which starts from it.
 
     `comparators` names what LTNet is compared with, as in the paper's Table 2.
     """
@@ -46,7 +46,7 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
     config.ltnet = coders.ltnet()
     config.ltnet.annotations = annotations
     config.ltnet.needs.network = "union"
-    ADAPTED.get(dataset, lambda config: None)(config)
+    datasets.adapt(config, dataset, ADAPTED)
     for name in sets:
         config[f"machine_{name}"] = _on_humans(config.ltnet)
         config[f"machine_{name}"].sets = (name,)
@@ -59,7 +59,7 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
 
 
 def _on_humans(ltnet: ConfigDict) -> ConfigDict:
-    """Returns the recipe of one network, trained like LTNet on the mixture of human annotations."""
+    """Returns a recipe as LTNet's, but of one network on the mixture of human annotations."""
     recipe = recipes.alike(ltnet, "random")
     recipe.annotations, recipe.coders, recipe.set_weights = (), (), ()
     return recipe
@@ -71,7 +71,7 @@ def _built_in_faces(config: ConfigDict) -> None:
     sets = ltnet_config.two_teams() | {"unlabelled": unlabelled}
     datasets.set_data(config, datasets.union(sets))
     ltnet_config.hasten(config.ltnet)
-    config.ltnet.transition.freeze_epochs = 0.0  # it starts from a network
+    config.ltnet.transition.freeze_epochs = 0.0  # it starts from a trained network
     config.ltnet.epochs = 15.0  # of every stage: four of them within three minutes
     config.ltnet.coder_weights = (1.0, 1.0, 0.5, 0.5)  # the teams, the machines
 
@@ -79,8 +79,8 @@ def _built_in_faces(config: ConfigDict) -> None:
 def _faces(config: ConfigDict) -> None:
     coders.authors_network(config)
     coders.authors_rates(config.ltnet)
-    config.ltnet.coder_weights = (3.0, 3.0, 0.5, 0.1)  # likewise, sets in the order of names
+    config.ltnet.coder_weights = (3.0, 3.0, 0.5, 0.1)  # humans, then machines; sets by name
 
 
 ADAPTED = {"synthetic": _built_in_faces, "faces": _faces}
-"""What each dataset changes."""
+"""Changes for each dataset."""

@@ -1,4 +1,4 @@
-"""LTNet beside what the paper compares it with, all trained alike in one run.
+"""LTNet and what the paper compares it with, all trained the same way in one run.
 
     python -m ferjax.main --config=configs/ltnet.py --workdir=runs/ltnet
     python -m ferjax.main --config=configs/ltnet.py:cifar10 --config.data.dir=FOLDER --workdir=DIR
@@ -21,24 +21,25 @@ TEAMS = {
     "east": {"fear": "surprise", "disgust": "anger"},
     "west": {"surprise": "fear", "anger": "disgust"},
 }
-"""What each team takes for what, at `RATE`: the opposite of the other."""
+"""Which classes each team mistakes for which; the two err in opposite ways."""
 RATE = 0.4
+"""How often each team makes these mistakes."""
 
 
 def get_config(dataset: str = "synthetic") -> ConfigDict:
-    """Returns a config of LTNet and, trained alike, what it is compared with on this dataset."""
+    """Returns a config of LTNet and what it is compared with on a dataset."""
     return TABLES.get(dataset, one_run)(dataset)
 
 
 def one_run(dataset: str) -> ConfigDict:
-    """Returns the config of LTNet, the mixture of all annotations, and the majority."""
+    """Returns a config of LTNet and of networks on the mixture and the majority of annotations."""
     config = datasets.base(dataset)
     config.stages = ("mixture", "majority", "ltnet")
     config.headline = "ltnet"
     config.ltnet = coders.ltnet()
     config.mixture = recipes.alike(config.ltnet, "random")  # one annotation, anew at each step
     config.majority = recipes.alike(config.ltnet, "majority")
-    ADAPTED.get(dataset, lambda config: None)(config)
+    datasets.adapt(config, dataset, ADAPTED)
     return config
 
 
@@ -63,7 +64,7 @@ def _built_in_faces(config: ConfigDict) -> None:
     hasten(config.ltnet)
     config.noise.kind = "none"
     datasets.set_data(config, datasets.union(two_teams()))
-    config.stages = ("mixture", "ltnet")  # the majority of one annotation is itself
+    config.stages = ("mixture", "ltnet")  # one annotation per face: the majority is the mixture
 
 
 def _faces(config: ConfigDict) -> None:
@@ -72,7 +73,7 @@ def _faces(config: ConfigDict) -> None:
 
 
 def _confusion(mistakes: dict[str, str]) -> tuple[tuple[float, ...], ...]:
-    """Returns the matrix [7, 7] of a coder who is right but for these mistakes, made at `RATE`."""
+    """Returns the matrix [7, 7] of a coder who makes these mistakes at `RATE`, and no others."""
     matrix = np.eye(7)
     for truth, taken_for in mistakes.items():
         row = CLASSES.index(truth)
@@ -81,10 +82,10 @@ def _confusion(mistakes: dict[str, str]) -> tuple[tuple[float, ...], ...]:
 
 
 ADAPTED = {"synthetic": _built_in_faces, "faces": _faces}
-"""What some datasets change."""
+"""Changes for some datasets."""
 
 TABLES = {
     **dict.fromkeys(ltnet_cifar10.DATASETS, ltnet_cifar10.get_config),
     **dict.fromkeys(ltnet_ferplus.DATASETS, ltnet_ferplus.get_config),
 }
-"""Datasets on which a whole table is trained."""
+"""Configs of whole tables, by the dataset that the table is about."""

@@ -5,7 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 CONSENSUS = "consensus"
-"""The stage that infers the truth from all annotations, if any other asks for it."""
+"""The stage that infers the truth from all annotations, if another stage needs it."""
 
 
 def training(method: str, **own: Any) -> ConfigDict:
@@ -19,14 +19,14 @@ def training(method: str, **own: Any) -> ConfigDict:
     config.kind = "train"
     config.method = method
     config.needs = ConfigDict()  # {name known to the method: stage}
-    config.needs.truth = CONSENSUS  # where EM's labels or matrices are asked for, and only there
+    config.needs.truth = CONSENSUS  # used only where EM's labels or matrices are
     config.annotations = ()  # stages of kind 'annotate' whose labels join the human ones
     config.sets = ()  # datasets of a union to train on; (): all
     config.coders = ()  # whose annotations count; (): everybody's
-    config.label = ""  # what each face is trained on, see `ferjax.data.targets`; '': as the run
+    config.label = ""  # what each face is trained on, see `ferjax.data.targets`; '': the run's
     config.unlabelled = False  # keep faces that none of these annotated among the training faces
-    config.pool = False  # or aside, for a method that draws from them
-    config.balanced = False  # draw every class as often
+    config.pool = False  # or in a pool, for a method that draws from it
+    config.balanced = False  # draw every class equally often
     config.set_weights = ()  # how often to draw from each dataset of a union; (): by its size
     config.epochs = 40.0
     config.steps = 0  # instead of epochs, unless 0
@@ -37,23 +37,23 @@ def training(method: str, **own: Any) -> ConfigDict:
     config.optimizer.learning_rate = 1e-3
     config.optimizer.classifier_rate = 1e-2
     config.optimizer.weight_decay = 0.0
-    for kind in ("norm_decay", "bias_decay"):  # as the weights', unless given
+    for kind in ("norm_decay", "bias_decay"):  # as `weight_decay`, unless set
         config.optimizer[kind] = config.optimizer.get_oneway_ref("weight_decay")
     config.optimizer.epoch_decay = 0.95
-    config.optimizer.milestones = ()  # fractions of the run
+    config.optimizer.milestones = ()  # when rates drop, as fractions of the run
     config.optimizer.milestone_decay = 0.1
-    config.optimizer.power = 0.0  # of the share of the run that is left
+    config.optimizer.power = 0.0  # exponent of the share of the run that is left
     config.update(own)
     return config
 
 
 def supervised() -> ConfigDict:
-    """Returns the recipe of one network on one target a face."""
-    return training("supervised", va_loss="ccc", va_weight=1.0)  # or 'mse'; for a va head alone
+    """Returns the recipe of one network on one target per face."""
+    return training("supervised", va_loss="ccc", va_weight=1.0)  # for a va head: 'ccc' or 'mse'
 
 
 def following(other: ConfigDict) -> ConfigDict:
-    """Returns a copy that follows every change made there; what is set in it is its own."""
+    """Returns a copy whose fields follow every later change of `other`, until they are set."""
     config = ConfigDict()
     for field, value in other.items():
         nested = isinstance(value, ConfigDict)
@@ -65,8 +65,8 @@ def alike(other: ConfigDict, label: str = "") -> ConfigDict:
     """Returns the recipe of one supervised network that follows another recipe's every change.
 
     Args:
-      other: the recipe to follow; but what is trained on, and what is needed, are its own.
-      label: what each face is trained on.
+      other: the recipe to follow, in all but its method, label and needs.
+      label: what each face is trained on; '': the run's.
     """
     config = supervised()
     for field in config:
@@ -104,7 +104,7 @@ def annotation(model: str) -> ConfigDict:
 def one_rate(
     optimizer: ConfigDict, name: str, *, learning_rate: float, weight_decay: float, power: float
 ) -> None:
-    """Sets one rate for all of a network, which falls by a power of the share of the run left."""
+    """Sets one rate for the whole network, which falls by a power of the share of the run left."""
     optimizer.name = name
     optimizer.learning_rate = optimizer.classifier_rate = learning_rate
     optimizer.weight_decay = weight_decay

@@ -19,7 +19,7 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
     config.stages = ("supervised",)
     config.headline = "supervised"
     config.supervised = recipes.supervised()
-    ADAPTED.get(dataset, lambda recipe: None)(config.supervised)
+    datasets.adapt(config.supervised, dataset, ADAPTED)
     return config
 
 

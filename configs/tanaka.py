@@ -1,4 +1,4 @@
-"""Joint optimisation of a network and its labels, and the baseline trained alike.
+"""Joint optimisation of a network and its labels, and a baseline trained the same way.
 
     python -m ferjax.main --config=configs/tanaka.py --workdir=runs/tanaka
 
@@ -17,10 +17,10 @@ def get_config(dataset: str = "synthetic") -> ConfigDict:
     config.stages = ("baseline", "tanaka")
     config.headline = "tanaka"
     config.tanaka = recipes.training("tanaka")
-    config.tanaka.alpha = 1.2  # α, of the prior
-    config.tanaka.beta = 0.8  # β, of the entropy
-    config.tanaka.start_epoch = 10  # the first after which labels are rewritten
-    config.tanaka.average = 10  # epochs whose probabilities the labels are
+    config.tanaka.alpha = 1.2  # α, weight of the prior's term
+    config.tanaka.beta = 0.8  # β, weight of the entropy's term
+    config.tanaka.start_epoch = 10  # the first epoch after which labels are rewritten
+    config.tanaka.average = 10  # how many of the last epochs' probabilities are averaged
     config.baseline = recipes.alike(config.tanaka)
-    ADAPTED.get(dataset, lambda recipe: None)(config.tanaka)
+    datasets.adapt(config.tanaka, dataset, ADAPTED)
     return config

@@ -8,11 +8,11 @@
     workers.csv     labels given, estimated accuracy, most frequent mistake, spam score (near 0: the
                     labels do not depend on the truth; not a ranking) and whether to take the worker
                     for a spammer
-    confusions.npz  confusions [workers, classes, classes], row = truth; workers; classes. Where a
-                    worker met no task of a class, votes give nan, and EM the labels that the worker
-                    gave as alike
+    confusions.npz  confusions [workers, classes, classes], row = truth; workers; classes. If a
+                    worker labelled no task of a class, voting gives nan, and EM gives equal
+                    probability to each label that the worker used
     result.json     accuracy if `truth` is given (gold left out), Krippendorff's alpha, seconds, ...
-    report/         the same to look at
+    report/         the same as a web page
 """
 
 from ml_collections import ConfigDict
@@ -30,10 +30,10 @@ def get_config() -> ConfigDict:
     config.gold = ""  # a file of tasks whose truth is known and stays fixed: task, label
     config.skills = ""  # a file of worker, skill (or accuracy) for weighted_majority_vote
     config.truth = ""  # a file of tasks whose truth is known, to measure the result by
-    config.classes = ()  # labels that may be chosen, "('a','b')"; (): those that were
+    config.classes = ()  # possible labels, "('a','b')"; (): those that occur
     config.missing = ()  # labels that mean that there is none, "('None','-1','')": rows to drop
-    config.repeated = "keep"  # annotations of one task by one worker; or the 'last' alone
-    config.init = "majority"  # or 'spectral'; dawid_skene alone
+    config.repeated = "keep"  # all of a worker's labels of one task; or only the 'last'
+    config.init = "majority"  # or 'spectral'; only for dawid_skene
     config.pseudo_count = 0.0
     config.prior = "estimate"  # or 'uniform'
     config.max_iterations = 100

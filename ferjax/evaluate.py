@@ -1,4 +1,4 @@
-"""Predicts any split with any model, every face exactly once, and measures each head."""
+"""Predictions of a model on a split, every face exactly once, and measures of each head."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -57,7 +57,7 @@ class Sweeper:
 def right_classes(
     split: Split, classes: int, multi_target: bool
 ) -> Bool[np.ndarray, "faces classes"]:
-    """Returns which classes count as right: the truth, or all with over 30 % of the votes."""
+    """Returns which classes are right: the truth, or with `multi_target` any over 30 % of votes."""
     if multi_target:
         return allowed_classes(split.labels["votes"])
     return split.truth[:, None] == np.arange(classes)
@@ -69,7 +69,7 @@ def measure(
     split: Split,
     right: Bool[np.ndarray, "faces classes"],
 ) -> dict[str, Any]:
-    """Measures every head, and the main one by all measures of its kind.
+    """Measures every head by its score, and the main one by all measures of its kind.
 
     Args:
       heads: of the model, the main one first.
@@ -78,17 +78,18 @@ def measure(
       right: which classes count as right for each face.
 
     Returns:
-      `<head>/accuracy` of heads of classes, `<head>/ccc` of heads of valence and arousal; and
-      without a prefix all measures of the main head, `accuracy`, `uar`, `macro_f1`, `confusion` or
-      those of `metrics.affect`.
+      `<head>/accuracy` of heads of classes and `<head>/ccc` of heads of valence and arousal.
+      Without a prefix, all measures of the main head: `accuracy`, `uar`, `macro_f1` and
+      `confusion`, or those of `metrics.affect`; beside a main head of classes also the latter, of
+      the first head of valence and arousal.
     """
     measures = [_measures(head.kind, predictions[head.name], split, right) for head in heads]
     scores = {
         f"{head.name}/{SCORES[head.kind]}": values[SCORES[head.kind]]
         for head, values in zip(heads, measures, strict=True)
     }
-    others = [values for head, values in zip(heads, measures, strict=True) if head.kind == "va"]
-    return scores | (others[0] if others else {}) | measures[0]
+    affects = [values for head, values in zip(heads, measures, strict=True) if head.kind == "va"]
+    return scores | (affects[0] if affects else {}) | measures[0]
 
 
 def _measures(

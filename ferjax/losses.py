@@ -1,6 +1,6 @@
-"""Losses with one value a face; reduction, masking and weighting happen in the training step.
+"""Losses with one value per face; reduction, masking and weighting happen in the training step.
 
-The concordance correlation is a statistic of the whole batch and is the exception.
+The exception is the concordance correlation, a statistic of the whole batch.
 """
 
 import jax
@@ -13,7 +13,7 @@ from ferjax import parallel
 def cross_entropy(
     logits: Float[Array, "*batch classes"], target: Float[Array, "*batch classes"]
 ) -> Float[Array, "*batch"]:
-    """Cross-entropy −Σ_c target_c · log softmax(logits)_c, in nats.
+    """Returns the cross-entropy −Σ_c target_c · log softmax(logits)_c, in nats.
 
     Args:
       logits: unnormalised log-probabilities of the prediction.
@@ -25,11 +25,10 @@ def cross_entropy(
 def multi_target(
     logits: Float[Array, "*batch classes"], allowed: Bool[Array, "*batch classes"]
 ) -> Float[Array, "*batch"]:
-    """−log of the largest probability among the classes that count as right, in nats.
+    """Returns −log of the largest probability among the classes that count as right, in nats.
 
     Source: Barsoum et al., Training deep networks for facial expression recognition with
-    crowd-sourced label distribution (ICMI 2016), eq. 3. Infinite-free: a face with no class allowed
-    costs 0.
+    crowd-sourced label distribution (ICMI 2016), eq. 3. A face with no allowed class costs 0.
     """
     log_probs = jax.nn.log_softmax(logits)
     best = jnp.max(jnp.where(allowed, log_probs, -jnp.inf), axis=-1)
@@ -67,11 +66,11 @@ def concordance(
     weights: Float[Array, " batch"],
     axis_name: str | None,
 ) -> Float[Array, " values"]:
-    """Lin's concordance correlation coefficient over the global batch, in [-1, 1] for each value.
+    """Returns Lin's concordance correlation coefficient over the global batch, in [-1, 1].
 
-    2·cov / (var_p + var_t + (mean_p − mean_t)²). Finite, with a finite gradient, for any batch: 0
-    where there is at most one face and it is predicted right, or none. Source: L. Lin, "A
-    concordance correlation coefficient to evaluate reproducibility", Biometrics 1989.
+    2·cov / (var_p + var_t + (mean_p − mean_t)²) of each value. It and its gradient are finite for
+    any batch; it is 0 for fewer than two faces. Source: L. Lin, "A concordance correlation
+    coefficient to evaluate reproducibility", Biometrics 1989.
 
     Args:
       predicted: numbers of each face, such as valence and arousal.

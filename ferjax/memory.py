@@ -10,8 +10,9 @@ def keep_freed_memory() -> bool:
     """Makes glibc keep freed memory for the next step instead of returning it to the system.
 
     XLA:CPU allocates and frees some hundred MB of temporaries in every step. By default glibc
-    returns them to the system, and their pages fault again: about 20 % of a step. Call this before
-    JAX starts its threads. Resident memory then stays at its peak, which fragmentation may raise.
+    returns them to the system, and page faults then take about 20 % of the next step. Call this
+    before JAX starts its threads. Resident memory then stays at its peak, which fragmentation may
+    raise.
 
     Returns:
       True if it took effect, False without glibc.

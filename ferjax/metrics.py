@@ -49,7 +49,7 @@ def macro_f1(confusion: Int[np.ndarray, "classes classes"]) -> float:
 def affect(
     predicted: Float[np.ndarray, "faces 2"], truth: Float[np.ndarray, "faces 2"]
 ) -> dict[str, float]:
-    """Compares predicted valence and arousal with the truth; faces without (nan) are left out.
+    """Compares predicted valence and arousal with the truth; faces without it (nan) are left out.
 
     Returns:
       `ccc`, the mean of `ccc_valence` and `ccc_arousal`, Lin's concordance correlation in [-1, 1];

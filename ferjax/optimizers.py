@@ -14,7 +14,7 @@ from ferjax.errors import UserError
 from ferjax.nn.heads import LAYERS
 
 NORM = "norm"
-"""Name of every batch normalisation's parameters."""
+"""Name that every batch normalisation has among the parameters."""
 
 RULES = {
     "adam": optax.adam,
@@ -22,7 +22,7 @@ RULES = {
     "momentum": partial(optax.sgd, momentum=0.9),
     "sgd": partial(optax.sgd, momentum=0.9, nesterov=True),
 }
-"""Optimisers of a learning-rate schedule, by the name that a config gives them."""
+"""Functions of a learning-rate schedule that make an optimiser, by the name in a config."""
 
 Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 
@@ -30,14 +30,14 @@ Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 def optimizer(
     config: ConfigDict, steps_per_epoch: int, total_steps: int
 ) -> optax.GradientTransformation:
-    """Makes an optimiser for the parameters of one network or a stack (it works value by value).
+    """Makes an optimiser for one network or a stack: each value is updated by itself.
 
     Args:
-      config: a recipe's `optimizer`: `name` ('adam', 'adamax', or SGD with momentum 0.9:
-        'momentum', and 'sgd' for Nesterov's), `learning_rate` of the backbone, `classifier_rate` of
-        the last layers; L2 decay, added to the gradient: `weight_decay`, but `norm_decay` for the
-        scales and shifts of batch normalisation and `bias_decay` for biases; and a schedule, see
-        `learning_rate`.
+      config: a recipe's `optimizer`: `name`, one of `RULES` ('momentum' is SGD with momentum 0.9,
+        'sgd' with Nesterov's); `learning_rate` of the backbone and `classifier_rate` of the last
+        layers; the L2 decay that is added to the gradient, `norm_decay` for the scales and shifts
+        of batch normalisation, `bias_decay` for other biases and `weight_decay` for the rest; and
+        a schedule, see `learning_rate`.
       steps_per_epoch: training steps in an epoch.
       total_steps: training steps in the run.
 
@@ -81,7 +81,7 @@ def by_group(
 def frozen_until(
     transform: optax.GradientTransformation, steps: int
 ) -> optax.GradientTransformation:
-    """Leaves parameters and the optimiser's state as they are for the first `steps` steps."""
+    """Makes an optimiser that changes nothing, not even its state, for the first `steps` steps."""
     if steps == 0:
         return transform
     return optax.transforms.conditionally_mask(transform, lambda step: step >= steps)
@@ -104,9 +104,9 @@ def learning_rate(
       steps_per_epoch: training steps in an epoch.
       total_steps: training steps in the run.
       epoch_decay: factor after every epoch.
-      milestones: fractions of the run.
+      milestones: when the rate drops, as fractions of the run.
       milestone_decay: factor after each milestone.
-      power: of a further factor, the share of the run that is left: (1 − step/total)^`power`.
+      power: exponent of a further factor, (1 − step/total)^`power`, by the share of the run left.
     """
     milestone_steps = [round(fraction * total_steps) for fraction in milestones]
 

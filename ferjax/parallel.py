@@ -40,10 +40,12 @@ class Devices(NamedTuple):
 
     @property
     def replicated(self) -> NamedSharding:
+        """Returns the sharding of arrays that every device holds whole."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
     def sharded(self) -> NamedSharding:
+        """Returns the sharding of batches, spread over devices by their first axis."""
         return NamedSharding(self.mesh, PartitionSpec(AXIS))
 
 
@@ -75,7 +77,7 @@ def compile_step(devices: Devices, step: Callable) -> Callable[[Tree, Tree], tup
 
 
 def compile_predict(devices: Devices, predict: Callable) -> Callable[[Tree, Tree], Tree]:
-    """Compiles `predict(state, images) -> outputs`, with whole outputs on every process."""
+    """Compiles `predict(state, images) -> outputs`, with outputs replicated over the mesh."""
     return jax.jit(
         predict,
         in_shardings=(devices.replicated, devices.sharded),
@@ -98,7 +100,7 @@ def shard(devices: Devices, batch: Tree, *, for_step: bool = True) -> Tree:
 
 
 def replicate(devices: Devices, tree: Tree) -> Tree:
-    """Puts arrays, alike on every process, on all devices; those that are there stay."""
+    """Copies arrays that all processes hold alike to all devices; those already there stay."""
 
     def put(x: Any) -> jax.Array:
         if isinstance(x, jax.Array):
@@ -123,7 +125,7 @@ def gather_outputs(devices: Devices, outputs: Tree) -> Tree:
 
 
 def peak_memory() -> int:
-    """Returns peak memory in bytes: of the fullest accelerator if it reports it, else of RAM."""
+    """Returns peak memory in bytes, of the fullest accelerator if any reports it, else of RAM."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     peaks = [s["peak_bytes_in_use"] for s in stats if s and "peak_bytes_in_use" in s]
     unit = 1 if sys.platform == "darwin" else 1024
@@ -168,7 +170,7 @@ def gather(x: Tree, axis_name: str | None) -> Tree:
 
 
 def share(x: Tree, axis_name: str | None) -> Tree:
-    """This device's share of a value that all devices hold alike: shares add up to it (`sum`)."""
+    """Returns this device's share of a value equal on all devices; `sum` of the shares is it."""
     if axis_name is None:
         return x
     devices = jax.lax.axis_size(axis_name)

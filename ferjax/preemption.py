@@ -1,4 +1,4 @@
-"""Requests to stop, such as a preempted machine: the run finishes its step, saves and exits 75."""
+"""Requests to stop, as by a preemption: the run finishes its step, saves and exits with 75."""
 
 import itertools
 import signal
@@ -20,7 +20,7 @@ _calls = itertools.count(1)
 def watch() -> None:
     """Makes SIGTERM and Ctrl-C ask the run to save and stop, and a second Ctrl-C kill it.
 
-    Of several processes, it is enough to signal one. They stop where they call `requested`.
+    Of several processes, it is enough to signal one. All stop after the same step, see `requested`.
     """
     several = jax.process_count() > 1
 

@@ -1,4 +1,4 @@
-"""What a run says while it trains: windows of averaged metrics, and a progress bar."""
+"""The output of a run while it trains: averaged metrics and a progress bar."""
 
 import math
 import sys
@@ -15,19 +15,19 @@ from ferjax.methods.method import Metrics
 from ferjax.writers import MetricsFile
 
 MOST_WEIGHTS = 2
-"""Weights of the method that the bar shows beside the loss."""
+"""Most metrics of kind 'weight' that the bar shows beside the loss."""
 
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {remaining} left{postfix}"
 
 
 class Progress:
-    """Collects the metrics of steps, one step behind so that dispatch never waits for them.
+    """Averages of the steps' metrics, read one step late so that dispatch never waits for them.
 
     Args:
       stage: name of the stage.
-      metrics: where lines go.
+      metrics: the file that lines are written to.
       kinds: of the metrics, see `methods.method`.
-      start: finished steps.
+      start: steps finished before.
       total_steps: of the stage.
       steps_per_epoch: of the stage.
       batch_size: faces in a global batch.
@@ -59,7 +59,7 @@ class Progress:
             print(f"{stage:<10} compiling", file=sys.stderr, flush=True)
 
     def step(self, step: int, metrics: Metrics, waited: float) -> None:
-        """Takes the metrics of a step just dispatched and `waited`, the seconds without data.
+        """Takes the metrics of a step just dispatched, and the seconds it `waited` for its data.
 
         Raises:
           UserError: if the loss of the step before was not finite.

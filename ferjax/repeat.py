@@ -1,4 +1,4 @@
-"""Repeats a run, each time in a workdir of its own, and tabulates mean ± deviation."""
+"""Repetitions of a run over seeds, each in its own workdir, and a table of mean ± deviation."""
 
 import copy
 import json
@@ -24,16 +24,16 @@ Spread = tuple[float, float]
 def over_seeds(config: ConfigDict, folder: Path) -> None:
     """Runs a config for each of `config.seeds` in `folder/seed-<n>/`, and tabulates the results.
 
-    Each is a whole workdir; what is finished there is not trained again. All are checked before the
-    first trains.
+    Each of these is a complete workdir; stages finished there are not trained again. All runs are
+    checked before the first one trains.
 
     Args:
       config: with its references, so that fields that follow `seed` still do.
-      folder: of all.
+      folder: parent of all workdirs.
 
     Raises:
-      UserError: for a seed that is named twice, a run of another kind than training, or a mistake
-        in one.
+      UserError: for a seed that is named twice, a kind of run other than training, or a mistake in
+        one of the runs.
       Preempted: when asked to stop, after saving.
     """
     seeds = tuple(config.seeds)
@@ -41,14 +41,14 @@ def over_seeds(config: ConfigDict, folder: Path) -> None:
         raise UserError(f"seeds: one of {seeds} is named twice")
     if config.run != "train":
         raise UserError(f"seeds: run={config.run!r} cannot be repeated, only 'train'")
-    folders = [folder / f"seed-{seed}" for seed in seeds]
-    repeated = [_with_seed(config, seed) for seed in seeds]
-    for one, of_seed in zip(folders, repeated, strict=True):
-        runs.checked_plan(of_seed, one)
-    for one, of_seed in zip(folders, repeated, strict=True):
-        runs.run(of_seed, one)
+    workdirs = [folder / f"seed-{seed}" for seed in seeds]
+    configs = [_with_seed(config, seed) for seed in seeds]
+    for workdir, seeded in zip(workdirs, configs, strict=True):
+        runs.checked_plan(seeded, workdir)
+    for workdir, seeded in zip(workdirs, configs, strict=True):
+        runs.run(seeded, workdir)
     if jax.process_index() == 0:
-        result = summarise([json.loads((one / "result.json").read_text()) for one in folders])
+        result = summarise([json.loads((path / "result.json").read_text()) for path in workdirs])
         result = {"seeds": list(seeds)} | result
         writers.write_json(folder / "result.json", result)
         repeat.write(config, folder, result)
@@ -69,7 +69,8 @@ def summarise(repeated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Returns:
       `rows`, for each head and stage by its name in the table: `score` and, as (mean, deviation)
       in [0, 1], the figures of `COLUMNS` and `drop`, by how much the last evaluation lies below the
-      best one; and `each`, the last score of each run. `latent_truth` likewise by stage.
+      best one; and `each`, the last score of each run. `latent_truth`, (mean, deviation) by stage.
+      `headline`, the name of the headline's row.
     """
     tables = [results.table_rows(result["stages"]) for result in repeated]
     rows: dict[str, dict[str, Any]] = {}

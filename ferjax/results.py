@@ -14,7 +14,7 @@ from ferjax.errors import UserError
 from ferjax.writers import MetricsFile
 
 LAST_EPOCHS = 5
-"""Evaluations whose mean is reported beside the last one."""
+"""How many of the last evaluations are averaged for the mean reported beside the last one."""
 
 SCORES = {"accuracy": "test accuracy, %", "ccc": "test CCC, %"}
 """The measures that heads are judged by, and the titles of their tables."""
@@ -25,7 +25,7 @@ FIGURES = {
     "best_validation": "best on validation",
     "oracle_best": "oracle best",
 }
-"""Figures of a head's score, as tables call them."""
+"""Figures of a head's score, and their titles in tables."""
 
 Figures = dict[str, Any]
 
@@ -33,11 +33,12 @@ Figures = dict[str, Any]
 def summarise(headline: str, names: Sequence[str], workdir: Path) -> dict[str, Any]:
     """Computes the contents of `result.json`.
 
-    `test_accuracy` (of a head of valence and arousal `test_ccc`) and the final measures are those
-    of the last weights of the headline's main head; `comparators` are all other heads and stages,
-    trained in the same run, by the names of the table. `oracle_best` looks at the test set, so
-    it is only reported. Where faces were held out for validation, `best_validation` is the score of
-    the weights that did best on them. `tests` has the final measures on further test splits.
+    `test_accuracy` (`test_ccc` for a head of valence and arousal) and the final measures are those
+    of the last weights of the headline's main head; `comparators` has the last score of all other
+    heads and stages, by their names in the table. `oracle_best` looks at the test set, so it is
+    only reported, never used to select. Where faces were held out for validation, `best_validation`
+    is the score of the weights that did best on them. `tests` has the final measures on further
+    test splits.
 
     Args:
       headline: the stage that stands for the run.
@@ -72,8 +73,8 @@ def latent_truth(
 ) -> dict[str, float]:
     """Returns the share of training faces whose known truth each stage predicts, in [0, 1].
 
-    Of the faces that the stage predicted when it ended; stages without any of known truth, or whose
-    main head predicts no classes, are left out.
+    Counts the faces that the stage predicted when it ended. Stages are left out if the truth of
+    none of these is known, or if their main head does not predict classes.
     """
     shares = {}
     for name in names:
@@ -86,7 +87,7 @@ def latent_truth(
 
 
 def cost(stages: dict[str, Any], workdir: Path) -> dict[str, float]:
-    """Returns seconds and peak memory of all stages, also of those run before a resumption."""
+    """Returns seconds and peak memory of all stages, including those run before a resumption."""
     done = [json.loads((workdir / "stages" / name / "done.json").read_text()) for name in stages]
     lines = MetricsFile(workdir / "metrics.jsonl").read()
     labelling = sum(line["seconds"] for line in lines if line["split"] == "annotate")
@@ -190,7 +191,7 @@ def _measures(line: dict[str, Any]) -> dict[str, Any]:
 def _figures(
     evaluations: Sequence[dict[str, Any]], head: str, score: str, best: int | None
 ) -> dict[str, Any]:
-    """Figures of one head; `best` is the step that did best on the validation split, if any."""
+    """Returns the figures of one head; `best` is the step that did best in validation, if any."""
     values = {line["step"]: line[f"{head}/{score}"] for line in evaluations}
     ordered = list(values.values())
     figures = {

@@ -4,8 +4,9 @@
 
 Everything after `--` goes to `python -m ferjax.main`, run in the current folder. With GPUs,
 process i uses GPU i. SIGTERM and Ctrl-C are passed on to all processes; when one fails, the others
-are killed. Prints the output of process 0, and stderr of the others after their numbers. The exit
-code is that of the first process to fail, or 0; 75 means: run the same command again.
+are killed. Prints the output of process 0, and the stderr of the others, each line after the number
+of its process. The exit code is that of the first process to fail, or 0; 75 means: run the same
+command again.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def launch(count: int, arguments: list[str]) -> int:
 
 
 def _start(number: int, count: int, coordinator: str, arguments: list[str]) -> subprocess.Popen:
-    """Starts a process in its own session, so that Ctrl-C reaches it only once, through us."""
+    """Starts a process in its own session, so that Ctrl-C reaches it only once, passed on."""
     flags = [f"--coordinator={coordinator}", f"--processes={count}", f"--process={number}"]
     return subprocess.Popen(
         [sys.executable, "-m", "ferjax.main", *flags, *arguments],

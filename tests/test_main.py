@@ -171,7 +171,7 @@ def test_a_sweep_prints_the_papers_table(tmp_path, capsys, sweep, values, rows):
         ({"loop.log_steps": 0}, "loop.log_steps must be at least 1"),
         ({"loop.keep": 0}, "loop.keep must be at least 1"),
         ({"loop.save_epochs": 0.0}, "loop.save_steps or save_epochs must be positive"),
-        ({"label": "votes"}, "label='votes' needs a dataset labelled so"),
+        ({"label": "votes"}, "label='votes' needs a dataset with that label"),
         ({"student.temperature": 0.0}, "student.temperature must be positive, not 0.0"),
         ({"student.optimizer.name": "magic"}, "optimizer.name 'magic' is none of"),
         ({"student.epochs": 0.0}, "student: steps or epochs must be positive"),

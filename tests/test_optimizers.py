@@ -130,7 +130,7 @@ def test_an_unknown_optimizer_is_named_with_the_known_ones():
     ("field", "value"),
     [("learning_rate", -1e-3), ("classifier_rate", float("nan")), ("milestones", (0.5, 1.5))],
 )
-def test_rates_and_milestones_that_cannot_be_are_named(field, value):
+def test_invalid_rates_and_milestones_are_named(field, value):
     with pytest.raises(UserError, match=f"optimizer.{field} must"):
         optimizer(recipe(**{field: value}), 1, 1)
 

@@ -115,7 +115,7 @@ def test_the_report_has_the_table_and_links_to_each_seeds_report(finished):
         assert (finished / "report" / address).resolve().exists()
 
 
-def test_deviation_is_of_the_sample_and_none_of_one_run():
+def test_deviation_is_that_of_the_sample_and_zero_for_one_run():
     def result(last, best):
         figures = {"score": "accuracy", "last": last, "oracle_best": best}
         return {

@@ -1,4 +1,6 @@
-"""Datasets, by the name after the colon of a config: data, network and augmentation that suit."""
+"""Datasets by the name after a config's colon: data, and the network and augmentation for them."""
+
+from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
 
@@ -6,7 +8,7 @@ from configs.datasets import cifar10, faces, ferplus, synthetic, tfds
 from configs.datasets.common import set_data, union
 from ferjax.errors import UserError
 
-__all__ = ["DATASETS", "base", "set_data", "union"]
+__all__ = ["DATASETS", "adapt", "base", "set_data", "union"]
 
 DATASETS = {
     "synthetic": synthetic.get_config,
@@ -31,3 +33,11 @@ def base(dataset: str) -> ConfigDict:
     if dataset not in DATASETS:
         raise UserError(f"unknown dataset {dataset!r}; there are {', '.join(DATASETS)}")
     return DATASETS[dataset]()
+
+
+def adapt(
+    config: ConfigDict, dataset: str, changes: Mapping[str, Callable[[ConfigDict], None]]
+) -> None:
+    """Makes the changes to a config or recipe that a dataset needs, if it needs any."""
+    if dataset in changes:
+        changes[dataset](config)

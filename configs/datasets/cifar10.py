@@ -1,6 +1,6 @@
-"""CIFAR-10 as LTNet's authors have it: their network, bytes, augmentation and three coders.
+"""CIFAR-10 as LTNet's authors have it: their network, colours, augmentation and three coders.
 
-Also with labels that people gave, CIFAR-10N.
+Also CIFAR-10N, whose labels people gave.
 """
 
 from ml_collections import ConfigDict
@@ -41,7 +41,7 @@ def small() -> ConfigDict:
 
 
 def human() -> ConfigDict:
-    """Returns the config of CIFAR-10N, three labels a picture that people gave."""
+    """Returns the config of CIFAR-10N, with three labels per picture that people gave."""
     config = get_config()
     config.data.lists = ("cifar10n.csv",)
     config.data.coders = ("random1", "random2", "random3")

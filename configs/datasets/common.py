@@ -1,4 +1,4 @@
-"""What the configs of all datasets share: the run's fields, and how data are put into a run."""
+"""What the configs of all datasets share: the fields of a run."""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +6,7 @@ from configs import recipes
 
 
 def run(data: ConfigDict, model: ConfigDict) -> ConfigDict:
-    """Returns the config of a run on some data, by a network; CCT's augmentation, no noise.
+    """Returns the config of a run with CCT's augmentation and no label noise.
 
     Args:
       data: see `ferjax.data`.
@@ -16,7 +16,7 @@ def run(data: ConfigDict, model: ConfigDict) -> ConfigDict:
     config.seed = 0
     config.seeds = ()  # several: a run for each, in a folder of its own
     config.run = "train"
-    # A coder's name or one of `ferjax.data.targets.LABELS`; '': as the dataset is labelled.
+    # A coder's name or one of `ferjax.data.targets.LABELS`; '': the dataset's own.
     config.label = ""
     config.parallel = "jit"  # or 'pmap'
     config.loop = _loop()
@@ -30,15 +30,15 @@ def run(data: ConfigDict, model: ConfigDict) -> ConfigDict:
 
 
 def set_data(config: ConfigDict, data: ConfigDict) -> None:
-    """Makes `data` what the run works on; one seed varies faces, noise and training."""
+    """Sets the data of a run, whose seeds follow the run's."""
     config.data = data
     for each in (data, *(data.sets.values() if "sets" in data else ())):
         each.seed = config.get_oneway_ref("seed")
-    data.validation = 0.0  # share of the training faces held out, with the labels given
+    data.validation = 0.0  # share of the training faces held out, with their given labels
 
 
 def union(sets: dict[str, ConfigDict]) -> ConfigDict:
-    """Returns several datasets as one, see `ferjax.data.union`."""
+    """Returns the data of several datasets joined, see `ferjax.data.union`."""
     config = ConfigDict()
     config.name = "union"
     config.sets = ConfigDict(sets)
@@ -47,7 +47,7 @@ def union(sets: dict[str, ConfigDict]) -> ConfigDict:
 
 
 def network(name: str, width: int, stem: str, stem_stride: int) -> ConfigDict:
-    """Returns a run's network, see `ferjax.nn.networks`."""
+    """Returns the config of a network, see `ferjax.nn.networks`."""
     config = ConfigDict()
     config.name = name
     config.width = width
@@ -61,7 +61,7 @@ def network(name: str, width: int, stem: str, stem_stride: int) -> ConfigDict:
 
 
 def no_colour(config: ConfigDict) -> None:
-    """Leaves flip, shift and scale of the augmentation."""
+    """Switches off all augmentation but flip, shift and scale."""
     for field in ("brightness", "contrast", "saturation", "hue", "erase"):
         config.augment[field] = 0.0
 
@@ -83,7 +83,7 @@ def _noise() -> ConfigDict:
     config = ConfigDict()
     config.kind = "none"  # 'symmetric', 'symmetric_keep', 'pair_flip', 'matrix', 'list'
     config.rate = 0.4
-    config.coder = ""  # whose annotations; '': those of the coder that is trained on
+    config.coder = ""  # whose labels are changed; '': the coder's that is trained on
     config.matrix = ()
     config.list = ""
     config.classes = ()
@@ -92,7 +92,7 @@ def _noise() -> ConfigDict:
 
 
 def _augmentation() -> ConfigDict:
-    """CCT's."""
+    """Returns CCT's augmentation."""
     config = ConfigDict()
     config.flip = 0.5
     config.jitter_affine = 0.5  # colour jitter and affine together

@@ -1,6 +1,6 @@
-"""Aligned faces of one's own, labelled or not: each set a folder tree, a list or ArrayRecord.
+"""Your own aligned faces, labelled or not: each set is a folder tree, a list or ArrayRecord.
 
-Sets are taken in the order of their names. Sets of other names go into `SETS`.
+Sets are used in the order of their names. Add sets with other names to `SETS`.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
 
 
 def folder(coder: str = "") -> ConfigDict:
-    """Returns one set, see `ferjax.data.datasets.folder`."""
+    """Returns the data of one set, see `ferjax.data.datasets.folder`."""
     config = ConfigDict()
     config.name = "folder"
     config.path = ""

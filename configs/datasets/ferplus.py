@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     data.skip_corrupt = False
     data.subset = 0  # training faces drawn; 0: all
     data.classes = 8  # 7: without contempt
-    data.ferplus_share = 1.0  # of the training faces that keep FERPlus's label
+    data.ferplus_share = 1.0  # share of the training faces that keep FERPlus's label
     data.in_memory = True
     return run(data, network("resnet18", width=64, stem="small", stem_stride=2))
 
@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
 def small() -> ConfigDict:
     """Returns the config for CPUs: 8,000 faces, 40 % labelled wrong, and a narrow network.
 
-    Of CCT's augmentation the flip and the shift, as likely as there.
+    Keeps only the flip and the shift of CCT's augmentation.
     """
     config = get_config()
     config.data.subset = 8000

@@ -6,7 +6,7 @@ from configs.datasets.common import network, run
 
 
 def get_config() -> ConfigDict:
-    """Returns the run's config: a narrow ResNet-20, flips alone."""
+    """Returns the run's config: a narrow ResNet-20, and only flips as augmentation."""
     data = faces()
     data.in_memory = True
     config = run(data, network("resnet20", width=8, stem="small", stem_stride=2))
@@ -28,20 +28,20 @@ def faces(start: int = 0, train_size: int = 4000, test_size: int = 1000) -> Conf
     """Returns the data, see `ferjax.data.synthetic`."""
     config = ConfigDict()
     config.name = "synthetic"
-    config.start = start  # of the faces that there are
+    config.start = start  # index of the first face
     config.train_size = train_size
     config.test_size = test_size
     config.image_size = 32
     config.ambiguity = 0.25  # 0: every face clear, 1: neighbours look alike
     config.coders = ("synthetic",)
-    config.confusions = ()  # a matrix for each coder; (): always right
+    config.confusions = ()  # a matrix per coder; (): always right
     return config
 
 
 def hasten(recipe: ConfigDict) -> None:
-    """Shows in minutes what CCT's recipe shows in hours.
+    """Shortens CCT's recipe from hours to minutes.
 
-    A network has to fit the faces and begin to learn wrong labels by heart in a few hundred steps.
+    A network must fit the faces and begin to learn wrong labels by heart in a few hundred steps.
     """
     recipe.epochs = 14.0
     recipe.batch_size = 64

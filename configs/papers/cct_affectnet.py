@@ -5,8 +5,8 @@
 
 `:8` takes eight classes instead of seven. Each list has lines `<file name> <class>`. The released
 recipe normalises by mean and deviation 0.5, always jitters and warps, and erases nothing. The
-authors' logs: average of three, 7 classes, 25 epochs, best 66.00, last 65.37; 8 classes, 30 epochs,
-62.65 and 62.30.
+authors' logs, average of three networks: 7 classes, 25 epochs, best 66.00, last 65.37; 8 classes,
+30 epochs, best 62.65, last 62.30.
 """
 
 from ml_collections import ConfigDict

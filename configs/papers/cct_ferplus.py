@@ -3,7 +3,7 @@
     python -m ferjax.main --config=configs/papers/cct_ferplus.py --config.data.dir=FOLDER \
         --workdir=DIR
 
-The authors' log: average of three, best epoch 89.99, last 89.51.
+The authors' log: average of three networks, best epoch 89.99, last 89.51.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,8 @@
     python -m ferjax.main --config=configs/papers/ltnet_cifar10.py --config.data.dir=FOLDER \
         --workdir=DIR
 
-50,000 steps a row. `:cifar10_small` takes 10,000 pictures and 2,500 steps, about a quarter of an
-hour a row on two CPU cores; `:cifar10n` and `:cifar10n_small` take labels that people gave.
+50,000 steps per row. `:cifar10_small` takes 10,000 pictures and 2,500 steps, about a quarter of an
+hour per row on two CPU cores; `:cifar10n` and `:cifar10n_small` take labels that people gave.
 `"--config.stages=('mixture','ltnet')"` trains some rows alone. tests/benchmarks/RESULTS.md has the
 small table beside the published one.
 """
@@ -17,7 +17,7 @@ DATASETS = ("cifar10", "cifar10_small", "cifar10n", "cifar10n_small")
 
 
 def get_config(dataset: str = "cifar10") -> ConfigDict:
-    """Returns every row of the table; from `nal` on, all but `e2e_fc` go on from the mixture."""
+    """Returns every row of the table; NAL, LTNet's rows and `identity` start from the mixture."""
     config = datasets.base(dataset)
     annotators = config.data.coders
     config.data.coders = (*annotators, "clean")
@@ -41,13 +41,13 @@ def get_config(dataset: str = "cifar10") -> ConfigDict:
     config.em_posterior = coders.em(config.ltnet)
     config.em_posterior.label = "posterior"
     config.nal = coders.nal(config.ltnet)
-    config.nal.coder_weights = (1 / 3,) * 3  # the mean over annotations: the mixture
+    config.nal.coder_weights = (1 / 3,) * 3  # the mean over annotations, as in the mixture
     config.e2e_fc = coders.e2e_fc(config.ltnet)
     config.ltnet_project = recipes.following(config.ltnet)
     config.ltnet_project.transition.constraint = "project"  # as the authors' program does it
     config.ltnet_released = recipes.following(config.ltnet_project)
     config.ltnet_released.loss = "released"
-    # Controls: as many steps as LTNet has with its start, and LTNet's loss without its matrices.
+    # Controls: as many steps as LTNet and its start together, and LTNet's loss with T = I.
     config.mixture_long = recipes.alike(config.ltnet, "random")
     config.mixture_long.steps = 2 * config.ltnet.get_ref("steps")
     config.identity = recipes.following(config.ltnet_released)
@@ -73,7 +73,7 @@ def get_config(dataset: str = "cifar10") -> ConfigDict:
 
 
 def _ltnet(steps: int) -> ConfigDict:
-    """The authors' recipe."""
+    """Returns the recipe of LTNet's authors."""
     config = coders.ltnet()
     config.transition.update(rate=1.0, clip=0.0, epsilon=1e-2, weight_decay=5e-4)
     config.steps = steps

@@ -1,4 +1,4 @@
-"""What an epoch draws from: how many faces, and which rows."""
+"""The rows that each epoch draws its faces from."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ class Epoch(NamedTuple):
 
     Attributes:
       size: number of rows, the same for every epoch.
-      rows: number of the epoch, from 0 -> the rows.
+      rows: number of the epoch, counted from 0 -> its rows.
     """
 
     size: int
@@ -22,16 +22,16 @@ class Epoch(NamedTuple):
 
 
 def every_face(count: int) -> Epoch:
-    """Takes every face once."""
+    """Returns epochs of every face, once each."""
     return Epoch(count, lambda epoch: np.arange(count, dtype=np.int32))
 
 
 def balanced(given: Int32[np.ndarray, " faces"], classes: int, seed: int) -> Epoch:
-    """Draws faces with replacement so that every class is as likely, anew each epoch.
+    """Returns epochs that draw faces with replacement, every labelled class equally often.
 
     Args:
-      given: [N] the class that each face was labelled as, -1 for none: these are never drawn.
-      classes: how many there are.
+      given: [N] the given class of each face; faces with -1, no label, are never drawn.
+      classes: number of classes.
       seed: of the draws.
 
     Raises:
@@ -45,18 +45,19 @@ def balanced(given: Int32[np.ndarray, " faces"], classes: int, seed: int) -> Epo
 def in_proportion(
     sets: Int32[np.ndarray, " faces"], weights: Sequence[Any], names: Sequence[str], seed: int
 ) -> Epoch:
-    """Draws faces with replacement from the datasets of a union, in given proportions.
+    """Returns epochs that draw faces with replacement from a union's datasets, in proportion.
 
-    A face drawn twice into one batch has the same view twice, as views hang on faces.
+    A face drawn twice into one batch is augmented alike both times: its random numbers depend on
+    the face, not on its position.
 
     Args:
       sets: [N] index of each face's dataset.
-      weights: `set_weights` of a recipe, one a dataset.
+      weights: `set_weights` of a recipe, one per dataset.
       names: of the datasets.
       seed: of the draws.
 
     Raises:
-      UserError: for weights that don't suit the datasets.
+      UserError: for weights that don't match the datasets, or that draw no face.
     """
     chances = _chances(sets, check_weights("set_weights", weights, "datasets of data.sets", names))
     if chances.sum() == 0:
@@ -67,10 +68,11 @@ def in_proportion(
 def check_weights(
     field: str, given: Sequence[Any], what: str, names: Sequence[str]
 ) -> Float[np.ndarray, " names"]:
-    """Checks the weights that a field of a recipe gives, one for each name.
+    """Checks the weights in a recipe's field, one for each name, and returns them as an array.
 
     Raises:
-      UserError: naming the field and `what` the names are, if the weights don't suit them.
+      UserError: naming the field, for a weight that is not a finite number ≥ 0, or more or
+        fewer weights than names; `what` says what the names are.
     """
     if not all(isinstance(x, float | int) and 0 <= x < np.inf for x in given):
         raise UserError(f"{field} must be numbers from 0 on, not {given}")

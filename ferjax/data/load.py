@@ -1,4 +1,4 @@
-"""The dataset of a run: read, corrupted on purpose, partly held out, and cached."""
+"""The dataset of a run, with its label noise, its validation split and its cache."""
 
 import logging
 
@@ -15,13 +15,13 @@ def load_dataset(config: ConfigDict, coders: tuple[str, ...] = ()) -> Dataset:
 
     Args:
       config: of the run: `data`, `noise`, `label` and `seed`.
-      coders: those whose annotations stand for the labels of validation faces; those that the data
-        lack are passed over; (): everybody. Where the run's label is a coder but none of these, it
-        is their majority.
+      coders: those whose annotations give the labels of validation faces; names that the data lack
+        are ignored; (): everybody. If the run's label is a coder who is not among them, the
+        majority of their annotations is used.
 
     Returns:
       The dataset; its `label` is what the run trains on. With `data.in_memory` its faces are
-      decoded once.
+      decoded once and kept.
 
     Raises:
       UserError: for a mistake in the data, an empty split, or an unknown dataset.
@@ -29,7 +29,7 @@ def load_dataset(config: ConfigDict, coders: tuple[str, ...] = ()) -> Dataset:
     dataset = datasets.load(config.data)
     label = config.label or dataset.label
     if label in VOTED and label != dataset.label:
-        raise UserError(f"label={label!r} needs a dataset labelled so: set data.mode")
+        raise UserError(f"label={label!r} needs a dataset with that label: set data.mode")
     dataset = noise.apply(dataset, config.noise, label)._replace(label=label)
     if config.data.validation:
         known = tuple(name for name in coders if name in dataset.coders)

@@ -1,6 +1,6 @@
-"""Wrong labels on purpose: transition matrices, exact or random corruption, published lists.
+"""Label noise: transition matrices, exact or random corruption, published lists.
 
-Draws hang on the seed and on file names alone, so that neither order nor shards matter.
+Draws depend on the seed and on file names alone, not on the order of faces or their shards.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ Transition = Float64[np.ndarray, "classes classes"]
 
 
 def symmetric(classes: int, rate: float, *, keep: bool = False) -> Transition:
-    """Symmetric noise over the given number of classes.
+    """Returns the matrix of symmetric noise.
 
     Args:
       classes: number of classes.
@@ -36,19 +36,19 @@ def symmetric(classes: int, rate: float, *, keep: bool = False) -> Transition:
 
 
 def pair_flip(classes: int, rate: float) -> Transition:
-    """Each class is mistaken for the next one, the last for the first, with probability `rate`."""
+    """Returns the matrix by which each class becomes the next, the last the first, at `rate`."""
     _check_rate(rate)
     identity = np.eye(classes)
     return (1.0 - rate) * identity + rate * np.roll(identity, 1, axis=1)
 
 
 def uniforms(seed: int, names: Sequence[str], purpose: str) -> Float64[np.ndarray, " names"]:
-    """One number in [0, 1) a name, a function of seed, name and purpose.
+    """Returns a number in [0, 1) for each name, a function of seed, name and purpose.
 
     Args:
       seed: any integer from 0 to 2^64 - 1.
       names: what to draw for; equal names get equal numbers.
-      purpose: up to 16 letters that tell independent draws under one seed apart.
+      purpose: up to 16 letters; draws for different purposes are independent.
     """
     key, person = seed.to_bytes(8, "little"), purpose.encode()
     draws = b"".join(
@@ -73,9 +73,9 @@ def corrupt(
       names: file name of each face.
       transition: row = true label, column = new label.
       seed: of the draw.
-      exact: of the n labels of class c, give n·T[c, k] to class k, rounded by largest remainder;
-        which faces they are hangs on the seed and the set of names in class c. Otherwise every
-        label is drawn by itself, from the seed and the face's own name.
+      exact: whether of the n labels of class c exactly n·T[c, k] become class k, rounded by largest
+        remainder; the seed and the names of class c decide which. Otherwise each label is drawn
+        independently, from the seed and the face's own name.
     """
     draws = uniforms(seed, names, "noise")
     noisy = labels.copy()
@@ -97,14 +97,14 @@ def read_noise_list(
     classes: Sequence[str] = CLASSES,
     known: Sequence[str] = CLASSES,
 ) -> Int32[np.ndarray, " names"]:
-    """Reads a published noise list, see `labels.read_list`; its labels are numbers.
+    """Reads a published noise list, whose labels are numbers; `labels.read_list` has the format.
 
     Args:
       path: the list; it may hold more faces than asked for.
       names: the faces to look up.
       classes: our name for each of the list's labels 0, 1, ...; an empty name marks a number that
         the list does not use (a list that counts from 1 starts with one).
-      known: the classes that there are.
+      known: all classes.
 
     Returns:
       The label of each face as an index into `known`.
@@ -137,19 +137,19 @@ def read_noise_list(
 def apply(dataset: Dataset, config: ml_collections.ConfigDict, label: str) -> Dataset:
     """Corrupts one coder's labels in the training split; truth and test split stay.
 
-    Votes, where the first coder's are known, follow the label: the counts of the old and the new
-    class change places, or they would give the clean label away.
+    If there are votes, which are the first coder's, and that coder's label changes, the counts of
+    the old and the new class are swapped: otherwise they would give the clean label away.
 
     Args:
       dataset: what to corrupt.
       config: `kind` none, symmetric, symmetric_keep, pair_flip, matrix or list; `rate` of the
-        first three; `matrix` (rows of the transition); `list` (path) and `classes` (the list's
-        own, empty for ours); `coder`, who errs (empty: the one that is trained on); `exact`;
-        `seed`.
+        symmetric kinds and pair_flip; `matrix` (rows of the transition); `list` (path) and
+        `classes` (the list's own; empty: the dataset's); `coder`, whose labels are corrupted
+        (empty: the coder that is trained on); `exact`; `seed`.
       label: what the run trains on, see `data.targets`.
 
     Raises:
-      UserError: for a field that makes no sense, or where it isn't clear whose labels are meant.
+      UserError: for an invalid field, or if it is unclear whose labels to corrupt.
     """
     if config.kind == "none":
         return dataset
@@ -189,7 +189,7 @@ def _check_rate(rate: float) -> None:
 
 
 def _column(coders: tuple[str, ...], coder: str, label: str) -> int:
-    """The column of the coder who errs: the one named, else the one that is trained on."""
+    """Returns the column of the coder to corrupt: the one named, else the one trained on."""
     if coder and coder not in coders:
         raise UserError(f"noise.coder: no coder {coder!r}, there are {', '.join(coders)}")
     who = coder or label
@@ -203,7 +203,7 @@ def _column(coders: tuple[str, ...], coder: str, label: str) -> int:
 
 
 def _transition(config: ml_collections.ConfigDict, classes: int) -> Transition:
-    """The matrix that the config describes."""
+    """Returns the matrix that the config describes."""
     match config.kind:
         case "symmetric":
             return symmetric(classes, config.rate)
@@ -220,7 +220,7 @@ def _transition(config: ml_collections.ConfigDict, classes: int) -> Transition:
 
 
 def _check_matrix(rows: Sequence[Any], classes: int) -> Transition:
-    """The rows as a matrix, if they are a transition over the given number of classes."""
+    """Checks that rows form a transition matrix, and returns it."""
     if len(rows) != classes or any(np.shape(row) != (classes,) for row in rows):
         raise UserError(f"noise.matrix: expected {classes} rows of {classes} numbers")
     matrix = np.array(rows, np.float64)
@@ -250,7 +250,7 @@ def _swap(
     old: Int32[np.ndarray, " changed"],
     new: Int32[np.ndarray, " changed"],
 ) -> Int32[np.ndarray, "rows classes"]:
-    """The votes with the counts of two classes exchanged in the given rows."""
+    """Returns the votes with the counts of two classes swapped in the given rows."""
     swapped = votes.copy()
     swapped[rows, old], swapped[rows, new] = votes[rows, new], votes[rows, old]
     return swapped

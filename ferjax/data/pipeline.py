@@ -1,7 +1,7 @@
-"""From the rows of a split to batches, in an order that is a function of (seed, step, rows) alone.
+"""Batches of the faces of a split, in an order that depends on (seed, step, rows) alone.
 
-Grain carries row numbers; a batch of them becomes faces in one map, so that a record costs Grain
-nothing but its place in the shuffle. Labels are attached afterwards by row.
+Grain shuffles row numbers, and one map turns a batch of them into faces, so that Grain's cost per
+record is that of the shuffle alone. Labels are attached afterwards by row number.
 """
 
 import os
@@ -23,11 +23,13 @@ CHUNK = 256  # faces decoded at once to fill a cache
 
 
 class Batches(Iterator[Batch]):
-    """This process's share of each global batch; close it, or threads and shared memory leak.
+    """An iterator over this process's share of each global batch.
+
+    Close it, or threads and shared memory leak.
 
     Args:
       batches: Grain's dataset of batches without labels.
-      labels: arrays with one row a face, attached to each batch by its `index`.
+      labels: arrays with one row per face, attached to each batch by its `index`.
     """
 
     def __init__(self, batches: grain.IterDataset[Batch], labels: dict[str, np.ndarray]):
@@ -61,12 +63,12 @@ def train_batches(
     workers: int = 0,
     prefetch: int = 4,
 ) -> Batches:
-    """Endless shuffled batches of the given rows, from `start_step` on.
+    """Returns endless shuffled batches of the given rows, from `start_step` on.
 
-    The global batch of a step depends on (seed, step, rows) only: the number of processes, the
-    starting step and the workers change who loads it, never what it holds. Process p of P holds
-    the p-th contiguous block of each. An epoch is ⌊rows / batch_size⌋ steps, reshuffled each time,
-    and no batch straddles two.
+    The global batch of a step depends on its size and on (seed, step, rows) only: the number of
+    processes, the starting step and the workers change who loads it, never what it holds. Process
+    p of P holds the p-th contiguous block of each. An epoch is ⌊rows / batch_size⌋ steps, each
+    epoch is shuffled anew, and no batch spans two.
 
     Args:
       split: the faces and their labels.
@@ -83,7 +85,7 @@ def train_batches(
       the split) and every array of `split.labels`.
 
     Raises:
-      UserError: where the batch is larger than an epoch or does not divide by the processes.
+      UserError: if the batch is larger than `rows`, or not divisible by the number of processes.
     """
     number, count = process
     local_size = _local_size(batch_size, count)
@@ -106,9 +108,10 @@ def evaluation_batches(
     workers: int = 0,
     prefetch: int = 4,
 ) -> Batches:
-    """Every face of the split once, in row order, in equally many batches on all processes.
+    """Returns batches of every face of the split, once and in row order.
 
-    Global batch b holds the rows from b · batch_size on; the last one is padded.
+    Global batch b holds the rows from b · batch_size on; the last one is padded. All processes get
+    the same number of batches.
 
     Args:
       split: the faces; labels are not attached.
@@ -122,7 +125,7 @@ def evaluation_batches(
       [batch_size / P] bool, false on padding, whose `index` repeats the last row.
 
     Raises:
-      UserError: where the batch does not divide by the processes.
+      UserError: if the batch is not divisible by the number of processes.
     """
     number, count = process
     local_size = _local_size(batch_size, count)
@@ -140,11 +143,11 @@ def prediction_batches(
     workers: int = 0,
     prefetch: int = 4,
 ) -> Batches:
-    """The given rows in their order, those that can be read; for this process alone.
+    """Returns batches of the given rows, in their order, for this process alone.
 
     Args:
       images: where faces come from.
-      rows: a multiple of the batch size; -1 fills up.
+      rows: rows of the faces, padded with -1 to a multiple of the batch size.
       batch_size: faces in a batch.
       workers: processes that load faces; 0 loads them in threads.
       prefetch: batches to hold ready in each loading process.
@@ -159,7 +162,11 @@ def prediction_batches(
 
 
 def check_batch(field: str, size: int, devices: int) -> None:
-    """Raises a `UserError` for a batch that so many devices cannot share alike."""
+    """Checks that devices can share a batch equally.
+
+    Raises:
+      UserError: naming the field, if they cannot.
+    """
     if size < 1 or size % devices:
         raise UserError(f"{field} must be a positive multiple of the {devices} devices, not {size}")
 
@@ -167,21 +174,21 @@ def check_batch(field: str, size: int, devices: int) -> None:
 def cache(split: Split) -> Split:
     """Decodes the faces of a split once, into one array in memory.
 
-    Sources whose pictures may be damaged stay as they are: nobody may want the damaged ones.
+    Sources whose pictures may be damaged stay as they are: a damaged picture is an error when it is
+    read, and the run may never need it.
 
     Args:
       split: faces all of one shape.
 
     Returns:
-      The split with its `images` in memory; of a union with pictures that may be damaged, the
-      others in memory.
+      The split with the faces of all other sources in memory.
     """
     images = split.images.cached(_decoded)
     return split if images is split.images else split._replace(images=images)
 
 
 def _decoded(images: Images) -> Images:
-    """All faces of a source in one array."""
+    """Returns all faces of a source in one array."""
     if not len(images):
         return images
     faces = np.empty((len(images), *images[0].shape), np.uint8)
@@ -196,18 +203,18 @@ def _decoded(images: Images) -> Images:
 
 
 class _Training(NamedTuple):
-    """Places in an epoch → faces and their rows (a class, for workers pickle it)."""
+    """Maps positions in an epoch to faces and their rows; a class, because workers pickle it."""
 
     images: Images
     rows: np.ndarray
 
-    def __call__(self, places: Int[np.ndarray, " batch"]) -> Batch:
-        index = self.rows[places]
+    def __call__(self, positions: Int[np.ndarray, " batch"]) -> Batch:
+        index = self.rows[positions]
         return {"image": self.images.faces(index), "index": index}
 
 
 class _Evaluation(NamedTuple):
-    """Rows, counted past the last face → faces, rows and which of them are real."""
+    """Maps rows, counted on past the last face, to faces, rows and which of them are real."""
 
     images: Images
 
@@ -218,13 +225,13 @@ class _Evaluation(NamedTuple):
 
 
 class _Prediction(NamedTuple):
-    """Places among rows → faces, rows and which of them are real and can be read."""
+    """Maps positions in `rows` to faces, rows and which of them are real and can be read."""
 
     images: Images
     rows: np.ndarray
 
-    def __call__(self, places: Int[np.ndarray, " batch"]) -> Batch:
-        index = self.rows[places]
+    def __call__(self, positions: Int[np.ndarray, " batch"]) -> Batch:
+        index = self.rows[positions]
         faces, readable = self.images.read(np.maximum(index, 0))
         return {"image": faces, "index": index, "mask": readable & (index >= 0)}
 

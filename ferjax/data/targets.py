@@ -1,7 +1,7 @@
-"""What each face is trained on: one answer, computed on the host before training.
+"""The training target of each face, computed on the host before training.
 
-Balancing, validation, training and reports all take it from here. Only the label 'random' is drawn
-anew at each training step; what the others need to know of it is the majority's class.
+Balancing, validation, training and reports all use it. Only for the label 'random' does training
+draw a target anew at each step; the others then use the majority's class.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from ferjax.errors import UserError
 LABELS = ("majority", "random", "soft", "inferred", "posterior", "votes", "multi_target")
 """What a face may be trained on, besides the annotation of one coder.
 
-- 'majority': the class that most coders chose; of several one that is drawn by seed and file name.
+- 'majority': the class that most coders chose; seed and file name decide ties.
 - 'random': one of the face's annotations, drawn anew at each step: the mixture of all.
 - 'soft': the shares of the face's annotations.
 - 'inferred': the likeliest class by truth inference (a stage of kind 'infer').
@@ -74,10 +74,10 @@ def targets(
       split: the faces.
       label: a coder's name or one of `LABELS`.
       coders: names of the columns of `annotations`.
-      classes: how many there are.
+      classes: number of classes.
       seed: of the draw among tied classes, which depends on the file name alone.
-      posteriors: of truth inference, for 'inferred' and 'posterior'; where they are not known yet,
-        the majority stands in for them.
+      posteriors: of truth inference, for 'inferred' and 'posterior'; None if not known yet: the
+        annotations stand in for them.
 
     Raises:
       UserError: see `check_label`.

@@ -1,4 +1,4 @@
-"""Several datasets as one: their faces one set after the other, their coders side by side."""
+"""Several datasets joined into one: faces set after set, coders side by side."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -13,13 +13,13 @@ SET = "set"
 
 
 def join(parts: Mapping[str, Dataset]) -> Dataset:
-    """Joins all training faces and all test faces; coders of equal names are one.
+    """Joins the training faces and the test faces of datasets; coders of the same name are one.
 
-    A further test split stays one of its own, named `<set>_<split>`.
+    Each further test split stays separate, named `<set>_<split>`.
 
     Args:
-      parts: datasets by name, of one image shape; the classes of each are the first of another's.
-        A config gives them in the order of their names.
+      parts: datasets by name, all of one image shape; the classes of each must be the first classes
+        of the dataset with the most. A config lists datasets sorted by name.
 
     Returns:
       A dataset whose coders are the ordered union of theirs, with -1 (nan) where a coder did not
@@ -27,7 +27,7 @@ def join(parts: Mapping[str, Dataset]) -> Dataset:
       set in `parts`. Votes are not kept.
 
     Raises:
-      UserError: if there is no part, or they don't fit together.
+      UserError: if there is no dataset, or their shapes or classes don't match.
     """
     if not parts:
         raise UserError("data.sets is empty")

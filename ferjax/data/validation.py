@@ -14,18 +14,18 @@ def hold_out(
 ) -> Dataset:
     """Moves a share of the labelled training faces into the split `validation`.
 
-    Their truth there is the label that they were given, right or wrong: who trains on labels that
-    cannot be trusted has no better ones to validate on.
+    There, their truth is the label that they were given, right or wrong: if the labels cannot be
+    trusted, there are no better ones to validate on.
 
     Args:
       dataset: with its label noise applied.
       share: of the labelled training faces, in (0, 1).
-      given: the one class that each training face was labelled as, see `data.targets`.
+      given: the given class of each training face, -1 without a label; see `data.targets`.
       seed: of the draw, which depends on file names and not on their order. Where groups are known
-        it depends on them instead, and one is held out as a whole or not at all.
+        it depends on them instead, and each is held out as a whole or not at all.
 
     Raises:
-      UserError: for a share outside (0, 1), or one that leaves either side no face.
+      UserError: for a share outside (0, 1), or one that leaves either split without labelled faces.
     """
     if not 0 < share < 1:
         raise UserError(f"data.validation must lie in [0, 1), not {share}")
@@ -34,7 +34,8 @@ def hold_out(
     count = round(share * int(labelled.sum()))
     if not 0 < count < labelled.sum():
         raise UserError(
-            f"data.validation={share} holds {count} of {labelled.sum():,} labelled faces out"
+            f"data.validation={share} holds out {count} of {labelled.sum():,} labelled faces: both "
+            "splits need some"
         )
     draws = noise.uniforms(seed, split.groups or split.names, "validation")
     held = labelled & (draws <= np.sort(draws[labelled])[count - 1])

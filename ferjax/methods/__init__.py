@@ -1,4 +1,4 @@
-"""The methods, by the name that a recipe's `method` gives."""
+"""The methods by name, as a recipe's field `method` gives it."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from ferjax.nn.networks import Network
 
 
 def all_needs(config: ConfigDict) -> tuple[str, ...]:
-    """Returns the inputs of most methods: all that the recipe names, but truth inference."""
+    """Returns the names of all of a recipe's needs but truth inference: what most methods use."""
     return tuple(name for name in config.needs if name != "truth")
 
 
@@ -21,7 +21,7 @@ class Entry(NamedTuple):
     Attributes:
       make: (recipe, info) -> the method, ready to train.
       prediction: (recipe, network, coders) -> how its finished model predicts.
-      inputs: recipe -> the names in `needs` whose outputs it takes.
+      inputs: recipe -> the names of its needs whose outputs the method uses.
     """
 
     make: Callable[[ConfigDict, Info], Method]

@@ -2,17 +2,17 @@
 
 D. Gera and S. Balasubramanian, *Consensual Collaborative Training and Knowledge Distillation based
 Facial Expression Recognition under Noisy Annotations* (2021, arXiv:2107.04746). M networks of one
-architecture, started differently, see the same views and learn from the given label and from each
-other:
+architecture, each with its own initial weights, see the same augmented faces and learn from the
+given label and from each other:
 
     L = (1 − λ)·Σ_j CE(p_j, y) + λ·Σ_j Σ_{k≠j} KL(p_k ‖ p_j)
 
-λ rises over the epochs: first fit, then agree. Networks rarely agree on a wrong label, so what they
-agree on tends to be right.
+λ rises over the epochs, so that the networks first fit the labels and then agree with each other.
+They rarely agree on a wrong label, so what they agree on tends to be right.
 
-`variant='released'` follows the authors' program where it differs from what the paper means to say:
-λ falls again after the ramp, both sums carry a factor 0.33, and distillation counts the hard term
-once for each teacher.
+`variant='released'` follows the authors' program where it departs from the paper's intent: λ falls
+again after the ramp, both sums carry a factor 0.33, and distillation counts the hard term once for
+each teacher.
 """
 
 from typing import Any
@@ -35,11 +35,10 @@ VARIANTS = ("paper", "released")
 
 
 def make_teachers(config: ConfigDict, info: Info) -> Method:
-    """Makes the M networks in consensus.
+    """Makes M networks that learn from the labels and from each other.
 
-    `config`: `networks` M ≥ 1, `lambda_max`, `beta`, `ramp` (e_r as a fraction of the run),
-    `variant` 'paper' or 'released'; and everything that `supervised` takes. With one network and
-    λ_max = 0 it is `supervised`.
+    `config`: `networks` M ≥ 1, `lambda_max`, `beta`, `ramp` (e_r as a fraction of the run) and
+    `variant`, 'paper' or 'released'. One network with λ_max = 0 trains as `supervised` does.
 
     Raises:
       UserError: for fewer than one network, λ_max outside [0, 1], a ramp that is not positive or an
@@ -74,10 +73,12 @@ def make_teachers(config: ConfigDict, info: Info) -> Method:
 def make_student(config: ConfigDict, info: Info) -> Method:
     """Makes one network that is distilled from the stage `teachers`.
 
-    L = ½·Σ_j CE(softmax(u_j/U), softmax(v/U)) + ½·CE(y, softmax(v)), CE(target, prediction), u_j
-    the teachers' and v the student's logits, U = `config.temperature`; no factor U². The teachers
-    are frozen, in evaluation mode, and see the student's augmented batch; y is the same noisy
-    label. A face that nobody labelled has no second term but counts in the mean.
+        L = ½·Σ_j CE(softmax(u_j/U), softmax(v/U)) + ½·CE(y, softmax(v))
+
+    CE takes the target first; u_j are the teachers' logits, v the student's, y is the given label
+    and U = `config.temperature`. There is no factor U². The teachers are frozen, in evaluation
+    mode, and see the student's augmented batch. A face that nobody labelled has no second term but
+    counts in the mean.
 
     Raises:
       UserError: for a temperature that is not positive or an unknown variant.
@@ -90,19 +91,19 @@ def make_student(config: ConfigDict, info: Info) -> Method:
 
     def start(key: PRNGKeyArray, inputs: dict[str, Any]) -> tuple[Weights, Weights]:
         teachers = inputs["teachers"].weights
-        # A start of its own: the teachers' starts are fold_in(key, 0 … M − 1).
+        # The teachers' keys are fold_in(key, 0 … M − 1): the student needs another.
         count = len(jax.tree.leaves(teachers.params)[0])
         return model.init(jax.random.fold_in(key, count)), teachers
 
     def loss(outputs: dict[str, Array], view: View) -> Loss:
         logits = outputs[CLASS]
-        taught = stack.logits(model, view.frozen, view.images)
-        soft = jax.nn.softmax(taught / config.temperature)
+        teacher_logits = stack.logits(model, view.frozen, view.images)
+        soft = jax.nn.softmax(teacher_logits / config.temperature)
         hard_terms = len(soft) if config.variant == "released" else 1
-        copied = jax.vmap(losses.cross_entropy, (None, 0))(logits / config.temperature, soft)
+        distilled = jax.vmap(losses.cross_entropy, (None, 0))(logits / config.temperature, soft)
         hard = hard_terms * class_loss(logits, view.target) * view.labelled
         everyone = jnp.ones_like(view.labelled)  # an unlabelled face still has teachers
-        return Loss(view.mean(0.5 * copied.sum(axis=0) + 0.5 * hard, everyone))
+        return Loss(view.mean(0.5 * distilled.sum(axis=0) + 0.5 * hard, everyone))
 
     return stack.one_network(config, info, loss, start=start, model=model)
 
@@ -124,7 +125,7 @@ def consensus_weight(
       peak: λ_max, in [0, 1].
       beta: β; the larger, the later λ rises.
       ramp: e_r as a fraction of the run.
-      falls: lets λ fall again after e_r, as the formula does as printed.
+      falls: lets λ fall again after e_r, as the paper's printed formula does.
     """
     left = 1 - epoch.astype(jnp.float32) / (ramp * total_epochs)
     if not falls:

@@ -1,9 +1,9 @@
-"""Co-teaching: two networks teach each other with the faces whose loss is small.
+"""Co-teaching: two networks, each of which picks the faces that the other one learns from.
 
 B. Han, Q. Yao, X. Yu, G. Niu, M. Xu, W. Hu, I. Tsang and M. Sugiyama, *Co-teaching: Robust Training
 of Deep Neural Networks with Extremely Noisy Labels*, NeurIPS 2018, Algorithm 1. Networks fit clean
-labels first, so a small loss speaks for the label. In each batch either network picks the share
-R(T) of the faces that it finds easiest, and the other one learns from these.
+labels first, so a label with a small loss is probably right. In each batch, each network picks the
+share R(T) of the faces on which its own loss is smallest, and the other network learns from those.
 """
 
 import jax
@@ -22,12 +22,13 @@ from ferjax.nn.heads import CLASS
 def make(config: ConfigDict, info: Info) -> Method:
     """Makes the pair of networks.
 
-    `config`: `forget_rate` τ, the share of labels thought wrong; `ramp_epochs` T_k, over which the
-    share that is left out rises to τ; `exponent` c of the rise; `networks`, which is 2.
+    `config`: `forget_rate` τ, the estimated share of wrong labels; `ramp_epochs` T_k, the epochs
+    over which the share of faces left out rises to τ; `exponent` c of that rise; `networks`, which
+    must be 2.
 
     Raises:
-      UserError: for τ outside [0, 1), a ramp or exponent that is not positive, or other than two
-        networks.
+      UserError: for τ outside [0, 1), a ramp or exponent that is not positive, or a number of
+        networks other than 2.
     """
     if not 0 <= config.forget_rate < 1:
         raise UserError(f"co_teaching.forget_rate must lie in [0, 1), not {config.forget_rate}")
@@ -51,9 +52,9 @@ def make(config: ConfigDict, info: Info) -> Method:
 def smallest(
     costs: Float[Array, " batch"], share: Float[Array, ""], view: View
 ) -> Bool[Array, " batch"]:
-    """Selects the cheapest `share` of the global batch's labelled faces, but at least one."""
+    """Selects the `share` of the global batch's labelled faces that cost least, at least one."""
     costs = jnp.where(view.labelled > 0, costs, jnp.inf)
     ascending = jnp.sort(parallel.gather(costs, view.axis_name))
     labelled = jnp.isfinite(ascending).sum().astype(jnp.float32)
-    count = jnp.floor(share * labelled + 1e-4).astype(jnp.int32)  # rounding must not lose one
+    count = jnp.floor(share * labelled + 1e-4).astype(jnp.int32)  # rounding must not lose a face
     return jnp.isfinite(costs) & (costs <= ascending[jnp.maximum(count - 1, 0)])

@@ -1,8 +1,8 @@
-"""One network for the latent truth, and a layer that turns it into each coder's annotation.
+"""One network for the latent truth, under a layer that turns it into each coder's annotations.
 
-LTNet and the methods it is compared with share this and differ in the layer. A face may lack some
-coders' annotations. The network alone predicts; the latent truth of a training face, too, is the
-class that it finds likeliest, whatever the face's annotations say.
+LTNet and the methods that it is compared with share this and differ in the layer. A face need not
+have an annotation from every coder. The truth is predicted by the network alone: even for a
+training face, its annotations play no part.
 """
 
 from collections.abc import Callable
@@ -26,11 +26,10 @@ from ferjax.nn.networks import Network, Weights, network
 from ferjax.optimizers import by_group
 
 NETWORK = "network"
-"""Group of parameters that holds the network; the layer's group has the layer's name."""
+"""Name of the network's group of parameters; the layer's group has the layer's name."""
 
 MOST_HEADS = 20
-"""With more coders than this, a model has no head for each of them, and no metric of each is
-logged."""
+"""With more coders than this, there are no heads and no logged metrics for single coders."""
 
 
 class Layer(NamedTuple):
@@ -38,9 +37,9 @@ class Layer(NamedTuple):
 
     Attributes:
       name: of its group of parameters.
-      coders: names of those whom it tells apart.
-      annotation_probs: (parameters, probabilities [batch, classes]) -> [batch, coders, classes]
-        how likely each coder gives each annotation.
+      coders: names of the coders that it distinguishes.
+      annotation_probs: (parameters, probabilities [batch, classes]) -> the probability of each
+        annotation by each coder, [batch, coders, classes].
     """
 
     name: str
@@ -59,34 +58,34 @@ def make(
     layer_optimizer: optax.GradientTransformation,
     project: Callable[[Any], Any] = lambda params: params,
     penalty: Callable[[Any], jax.Array] = lambda params: jnp.zeros(()),
-    watched: Callable[[Any], Metrics] = lambda params: {},
-    watches: tuple[str, ...] = (),
+    layer_metrics: Callable[[Any], Metrics] = lambda params: {},
+    metric_names: tuple[str, ...] = (),
     by_coder: bool = False,
 ) -> Method:
     """Makes a network under a layer.
 
-    `config`: `coder_weights`, the weight of each coder's annotations, or () for ones. With the
-    stage `network` among its needs it starts from that stage's network.
+    `config`: `coder_weights`, the weight of each coder's annotations, or () for ones. If its
+    `needs` name a stage `network`, training starts from that stage's network.
 
     Args:
       config: of the stage.
       info: of the data.
-      layer: what stands between truth and annotations.
+      layer: the layer between the truth and the annotations.
       init: (key, inputs) -> the layer's parameters.
-      costs: (layer's parameters, logits, annotations) -> what each annotation costs, 0 for -1.
-      network_optimizer: of the network.
-      layer_optimizer: of the layer.
-      project: the layer's parameters -> those to begin a step with.
+      costs: (layer's parameters, logits, annotations) -> the loss of each annotation, 0 for -1.
+      network_optimizer: the optimiser of the network's parameters.
+      layer_optimizer: the optimiser of the layer's parameters.
+      project: the layer's parameters -> those that a step starts from.
       penalty: the layer's parameters -> a term of the loss.
-      watched: the layer's parameters -> numbers in [0, 1] to log.
-      watches: names of these numbers.
-      by_coder: sums, over coders, the weighted mean over each one's own annotations in the batch,
-        as LTNet's authors' program does; instead of averaging, over faces, the weighted sum over
-        their annotations (Eq. 6 of the paper).
+      layer_metrics: the layer's parameters -> numbers in [0, 1] to log.
+      metric_names: names of these numbers.
+      by_coder: if true, the loss is the sum over coders of the weighted mean over each coder's own
+        annotations in the batch, as in the program of LTNet's authors; if false, the mean over
+        faces of the weighted sum over each face's annotations (Eq. 6 of the paper).
 
     Raises:
-      UserError: for weights that don't suit the coders, a coder who annotated nothing, or one whose
-        annotation is no class.
+      UserError: for weights that don't match the coders, a coder who annotated nothing, or an
+        annotation that is not one of the classes.
     """
     _check(config, info)
     model = network(config.model, len(info.classes), info.image_shape)
@@ -113,7 +112,7 @@ def make(
             value = view.mean(jnp.sum(each, axis=1) + penalty(params), annotated)
         agrees = (jnp.argmax(logits, axis=1)[:, None] == annotations).astype(jnp.float32)
         shares = jnp.sum(agrees * given, axis=1) / jnp.maximum(jnp.sum(given, axis=1), 1)
-        return Loss(value, {"accuracy": view.mean(shares, annotated)} | watched(params))
+        return Loss(value, {"accuracy": view.mean(shares, annotated)} | layer_metrics(params))
 
     def project_layer(params: dict[str, Any]) -> dict[str, Any]:
         return params | {layer.name: project(params[layer.name])}
@@ -122,7 +121,7 @@ def make(
         config,
         info,
         loss,
-        metrics=dict.fromkeys(watches, "weight"),
+        metrics=dict.fromkeys(metric_names, "weight"),
         start=start,
         model=_with_layer(model, layer),
         transform=by_group({NETWORK: network_optimizer, layer.name: layer_optimizer}),
@@ -133,7 +132,7 @@ def make(
 def prediction(
     config: ConfigDict, model: Network, layer: Layer, project: Callable[[Any], Any] = lambda x: x
 ) -> Prediction:
-    """Returns how a network under a layer predicts: the truth, and each coder's annotation.
+    """Returns the prediction of a network under a layer: the truth and each coder's annotation.
 
     The heads are `truth` and, unless there are more than `MOST_HEADS` coders, `as_<coder>`.
     """
@@ -181,7 +180,7 @@ def _check(config: ConfigDict, info: Info) -> None:
         coder = int(np.argmax(annotations.max(axis=0)))
         raise UserError(
             f"coder {info.coders[coder]} gives class {annotations.max()}, but there are only "
-            f"{len(info.classes)}"
+            f"{len(info.classes)} classes, counted from 0"
         )
     silent = [name for c, name in enumerate(info.coders) if not (annotations[:, c] >= 0).any()]
     if silent:

@@ -1,8 +1,9 @@
-"""A free linear layer a coder on top of the network's probabilities, which LTNet is compared with.
+"""E2E-FC: an unconstrained linear layer for each coder on top of the network's probabilities.
 
-Called E2E-FC in J. Zeng, S. Shan and X. Chen, *Facial Expression Recognition with Inconsistently
-Annotated Datasets*, ECCV 2018: coder c's annotation has probabilities softmax(pᵀW^c + b^c). Nothing
-ties the positions of p to classes, so prediction by p may come out permuted.
+J. Zeng, S. Shan and X. Chen, *Facial Expression Recognition with Inconsistently Annotated
+Datasets*, ECCV 2018, compare LTNet with it. Coder c's annotation has the probabilities
+softmax(pᵀW^c + b^c). Nothing ties the positions of p to classes, so the classes that p predicts may
+be permuted.
 """
 
 from typing import Any
@@ -18,7 +19,7 @@ from ferjax.optimizers import optimizer
 
 
 def make(config: ConfigDict, info: Info) -> Method:
-    """Makes the network and its coders' layers, W drawn as Glorot and Bengio have it, b = 0.
+    """Makes the network and a layer for each coder: W drawn by Glorot and Bengio's rule, b = 0.
 
     Raises:
       UserError: see `coders.make`.
@@ -45,7 +46,7 @@ def make(config: ConfigDict, info: Info) -> Method:
 
 
 def prediction(config: ConfigDict, model: Network, names: tuple[str, ...]) -> Prediction:
-    """Returns how the model predicts, see `coders.prediction`."""
+    """Returns the prediction of the model, see `coders.prediction`."""
     return coders.prediction(config, model, _layer(names))
 
 

@@ -1,13 +1,13 @@
-"""Early-Learning Regularisation: a target for each face that follows the network's early answers.
+"""Early-Learning Regularisation: a running target for each face that keeps early predictions.
 
 S. Liu, J. Niles-Weed, N. Razavian and C. Fernandez-Granda, *Early-Learning Regularization Prevents
 Memorization of Noisy Labels*, NeurIPS 2020. A network learns from right labels before it learns
-wrong ones by heart. Each face i keeps a running mean t_i of the network's probabilities p_i, and
+wrong ones by heart. Each face i has a running mean t_i of the network's probabilities p_i, and
 
     L = CE(p, y) + λ·mean_i log(1 − ⟨p_i, t_i⟩)        (Eq. 6)
     t_i ← β·t_i + (1 − β)·p_i                            (Eq. 9)
 
-The second term draws p towards t and so away from labels that it contradicts.
+The second term pulls p towards t, and so away from labels that contradict t.
 """
 
 import jax
@@ -57,6 +57,6 @@ def make(config: ConfigDict, info: Info) -> Method:
 def updated(
     target: Float[Array, "batch classes"], probs: Float[Array, "batch classes"], momentum: float
 ) -> Float[Array, "batch classes"]:
-    """Moves targets towards the network's probabilities (Eq. 9); no gradient flows through them."""
+    """Moves targets towards the network's probabilities (Eq. 9), without passing gradients on."""
     probs = jax.lax.stop_gradient(probs)
     return momentum * target + (1 - momentum) * probs / jnp.sum(probs, axis=1, keepdims=True)

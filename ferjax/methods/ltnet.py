@@ -6,16 +6,16 @@ probabilities of that coder's annotation, p̂^c = pᵀT^c, and both learn from t
 
     L = −Σ_c w_c·1[c annotated x]·log p̂^c(y^c)                    (Eq. 6, w_c = 1)
 
-`loss='released'` is what the authors' program minimises: there p̂ goes where logits belong, so that
-the loss is −log softmax(p̂)[y], which lies between 1.461 and 2.461 for ten classes and bounds what a
-wrong label can cost. The weights that they published for CIFAR-10 never trained T: the 270
-off-diagonal entries are, up to the scale of their rows, uniform draws from (0, 1) beside a diagonal
-of 999, which is the bare start (Kolmogorov–Smirnov p = .86); trained from there they would reach
+`loss='released'` is what the authors' program minimises. It uses p̂ in place of logits, so the loss
+is −log softmax(p̂)[y]. For ten classes that lies between 1.461 and 2.461, which bounds what a wrong
+label can cost. In the weights that the authors published for CIFAR-10, T was never trained: up to
+the scale of each row, the diagonal is 999 and the 270 other entries are uniform draws from (0, 1)
+(Kolmogorov–Smirnov p = .86), which is how T starts. In training, those entries would have reached
 .0098 within five steps. So the published accuracy of 87.23 is that of the control with T = I.
 
 The noise adaptation layer (J. Goldberger and E. Ben-Reuven, *Training deep neural-networks using a
-noise adaptation layer*, ICLR 2017, "simple" model), which knows one source of labels, is LTNet with
-a single matrix for all coders, rows that are softmax, and `start='confusion'`, its (8).
+noise adaptation layer*, ICLR 2017, "simple" model) assumes a single source of labels. It is LTNet
+with one matrix for all coders, rows given by softmax, and `start='confusion'`, its Eq. 8.
 """
 
 from collections.abc import Callable
@@ -46,28 +46,31 @@ EVERYBODY = "everybody"
 
 
 def make(config: ConfigDict, info: Info) -> Method:
-    """Makes the network and its coders' matrices.
+    """Makes the network and the coders' matrices.
 
-    `config`: `loss` 'paper' or 'released'; `coder_weights` w_c, one a coder, or () for ones;
+    `config`: `loss` 'paper' or 'released'; `coder_weights` w_c, one per coder, or () for ones;
     `reduction`, 'faces' (the paper's mean over faces), 'coder_mean' (the authors' mean over each
-    coder's own annotations) or '', that of the loss's source; and `transition` with
+    coder's own annotations) or '' (the one that belongs to `loss`); and `transition` with
 
     - `constraint` and `epsilon`, see `nn.transition`;
-    - `shared`: whether all coders have one matrix;
-    - `start`: 'identity', rows of I + `delta`·U, normalised, where a negative `delta` is 0.01 for
-      the paper's loss and 0.001 for the released one; 'dawid_skene', the matrices of the stage
-      `needs.truth`; 'confusion', what the network that it starts from predicts for the training
-      faces (row) against the annotations (column); 'given', `matrices`, one a coder;
-    - `optimizer`, see `optimizers.optimizer`, or empty for the network's; `rate`, a factor of the
-      network's learning rate; and `weight_decay`;
-    - `clip`, the most that an entry of T's gradient counts, 0 for no such bound: of B faces, one
-      that the network is sure of adds 1/(B·T_ij) to it, which without a bound lets a single
-      contradiction fill a row of T; with it, mistakes rarer than 1/(B·clip) are learnt as rarer;
-    - `trace` β (R. Tanno et al., *Learning from noisy labels by regularized estimation of annotator
-      confusion*, CVPR 2019: adds β·Σ_c tr T^c to the loss);
-    - `freeze_epochs`, in which T stays as it is; its learning rate's schedule is of the rest.
+    - `shared`: whether all coders share one matrix;
+    - `start`: 'identity', I + `delta`·U with U uniform in (0, 1), rows normalised, where a negative
+      `delta` stands for 0.01 with the paper's loss and 0.001 with the released one; 'dawid_skene',
+      the matrices inferred by the stage `needs.truth`; 'confusion', the confusions of the network
+      that training starts from: its predictions (row) against the annotations (column); 'given',
+      the field `matrices`, one per coder;
+    - `optimizer`, a name as in `optimizers.optimizer`, or '' for the network's; `rate`, T's
+      learning rate as a multiple of the network's; and `weight_decay`;
+    - `clip`, the bound on the size of each entry of T's gradient, 0 for none. In a batch of B
+      faces, one that the network is sure of adds 1/(B·T_ij) to an entry, so that without a bound a
+      single contradiction can fill a row of T. With it, the rates of mistakes rarer than
+      1/(B·clip) are underestimated;
+    - `trace` β, which adds β·Σ_c tr T^c to the loss (R. Tanno et al., *Learning from noisy labels
+      by regularized estimation of annotator confusion*, CVPR 2019);
+    - `freeze_epochs`, the first epochs, in which T stays as it is; the schedule of its learning
+      rate spans the rest.
 
-    With the stage `network` among its needs it starts from that stage's network.
+    If its `needs` name a stage `network`, training starts from that stage's network.
 
     Raises:
       UserError: for an option out of its range, or a coder who annotated nothing.
@@ -90,12 +93,12 @@ def make(config: ConfigDict, info: Info) -> Method:
     def penalty(params: dict) -> jax.Array:
         return options.trace * jnp.trace(matrices(params), axis1=1, axis2=2).sum()
 
-    watches = tuple(f"diagonal/{name}" for name in names)
-    watches = watches if len(names) <= coders.MOST_HEADS else ()
+    metric_names = tuple(f"diagonal/{name}" for name in names)
+    metric_names = metric_names if len(names) <= coders.MOST_HEADS else ()
 
-    def watched(params: dict) -> dict[str, jax.Array]:
+    def diagonals(params: dict) -> dict[str, jax.Array]:
         diagonal = jnp.diagonal(matrices(params), axis1=1, axis2=2).mean(axis=1)
-        return {name: diagonal[c] for c, name in enumerate(watches)}
+        return {name: diagonal[c] for c, name in enumerate(metric_names)}
 
     made = coders.make(
         config,
@@ -107,8 +110,8 @@ def make(config: ConfigDict, info: Info) -> Method:
         layer_optimizer=_matrix_optimizer(config, info),
         project=_project(config),
         penalty=penalty,
-        watched=watched,
-        watches=watches,
+        layer_metrics=diagonals,
+        metric_names=metric_names,
         by_coder=(config.reduction or _reduction_of(config.loss)) == "coder_mean",
     )
 
@@ -123,19 +126,19 @@ def make(config: ConfigDict, info: Info) -> Method:
 
 
 def prediction(config: ConfigDict, model: Network, names: tuple[str, ...]) -> Prediction:
-    """Returns how the model predicts, see `coders.prediction`."""
+    """Returns the prediction of the model, see `coders.prediction`."""
     layer = _layer(config, coder_names(config, names))
     return coders.prediction(config, model, layer, _project(config))
 
 
 def inputs(config: ConfigDict) -> tuple[str, ...]:
-    """Returns which of its needs the recipe takes: EM's matrices only if T starts from them."""
+    """Returns the names of the needs that the recipe uses: `truth` only if T starts from it."""
     truth = ("truth",) if config.transition.start == "dawid_skene" else ()
     return (*(name for name in config.needs if name != "truth"), *truth)
 
 
 def coder_names(config: ConfigDict, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the name of each matrix: those of the coders, or `EVERYBODY` for a shared one."""
+    """Returns the names of the matrices: the coders' names, or `EVERYBODY` for a shared matrix."""
     return (EVERYBODY,) if config.transition.shared else names
 
 
@@ -153,7 +156,7 @@ def annotation_losses(
 
 
 def learnt_matrices(config: ConfigDict, state: State) -> Float[Array, "coders classes classes"]:
-    """Returns T of a state, as the next step would use it."""
+    """Returns T in a state, as the next step would use it."""
     params = _project(config)(jax.tree.map(jnp.asarray, state.params[LAYER]))
     return transition.matrices(params["matrices"], config.transition.constraint)
 
@@ -163,8 +166,8 @@ def confusions(
 ) -> Float[np.ndarray, "coders classes classes"]:
     """Estimates coders' matrices from class probabilities of the faces; rows sum to one.
 
-    Goldberger & Ben-Reuven's (8): Σ_x p(i|x)·1[c chose j] / Σ_x p(i|x), over the faces that c
-    annotated. Uniform where no such face may be of the class.
+    T^c_ij = Σ_x p(i|x)·1[c chose j] / Σ_x p(i|x), over the faces x that c annotated (Goldberger &
+    Ben-Reuven, Eq. 8). Row i is uniform where those faces give class i no probability.
     """
     classes = probs.shape[1]
     one_hot = annotations[..., None] == np.arange(classes)
@@ -195,7 +198,7 @@ def _reduction_of(loss: str) -> str:
 def _start(
     config: ConfigDict, info: Info, count: int
 ) -> Callable[[jax.Array, dict[str, Any]], jax.Array]:
-    """Returns a function of (key, inputs) that makes the first T of `count` coders."""
+    """Returns a function of (key, inputs) that makes the initial T of `count` coders."""
     options = config.transition
     classes = len(info.classes)
     if options.start == "given":
@@ -216,11 +219,11 @@ def _from_truth_inference(
 
 
 def _begin(config: ConfigDict, info: Info) -> Callable[[State, Sweep], State]:
-    """Returns a `Method.begin` that sets T to the network's confusions with the annotations."""
+    """Returns a `Method.begin` that sets T to `confusions` of predictions and annotations."""
 
     def begin(state: State, sweep: Sweep) -> State:
         probs, annotations = sweep("train")["truth"], info.labels["annotations"][: info.faces]
-        if config.transition.shared:  # each face once for every coder
+        if config.transition.shared:  # each face counts once for every coder
             probs = np.repeat(probs, annotations.shape[1], axis=0)
             annotations = annotations.reshape(-1, 1)
         matrices = jnp.asarray(confusions(probs, annotations))
@@ -260,7 +263,7 @@ def _given(matrices: Any, count: int, classes: int) -> Float[np.ndarray, "coders
 
 
 def _check_possible(given: Float[np.ndarray, "coders classes classes"], info: Info) -> None:
-    """Checks that no coder gave an annotation that its matrix rules out: it would teach nothing."""
+    """Checks that no coder gave an annotation that its matrix rules out; it would teach nothing."""
     annotations = info.labels["annotations"].T
     matrices = np.broadcast_to(given, (len(info.coders), *given.shape[1:]))
     for name, column, matrix in zip(info.coders, annotations, matrices, strict=True):
@@ -282,10 +285,12 @@ def _check(config: ConfigDict, info: Info) -> None:
     if options.start == "confusion" and "network" not in config.needs:
         raise UserError(
             "transition.start='confusion' needs a stage to start from: give the config one as "
-            "needs.network, see configs/ltnet.py"
+            "needs.network, see configs/ipa2lt.py"
         )
     if options.start == "dawid_skene" and "truth" not in config.needs:
-        raise UserError("transition.start='dawid_skene' needs a stage of kind 'infer': needs.truth")
+        raise UserError(
+            "transition.start='dawid_skene' needs a stage of kind 'infer': name it in needs.truth"
+        )
     if not options.epsilon > 0:
         raise UserError(f"transition.epsilon must be positive, not {options.epsilon}")
     for field in ("rate", "clip", "weight_decay", "freeze_epochs"):

@@ -1,4 +1,4 @@
-"""What a method is: pure functions that turn faces and their labels into a state, step by step.
+"""The interface of a method: pure functions that turn faces and labels into a state, step by step.
 
 Everything that changes is in the state; `train_step` is pure, and the loop compiles it with jit or
 pmap. README.md in this folder shows how to add a method.
@@ -34,9 +34,9 @@ KINDS = ("loss", "accuracy", "weight", "count")
 
 
 class State(flax.struct.PyTreeNode):
-    """Everything that changes during training; all of it but `frozen` is checkpointed.
+    """The state of training; all of it but `frozen` is checkpointed.
 
-    Leaves are arrays on devices or on the host, or stand for them (shapes, shardings).
+    Leaves are arrays on devices or on the host, or placeholders for them (shapes, shardings).
 
     Attributes:
       step: int32 scalar, finished steps.
@@ -45,7 +45,8 @@ class State(flax.struct.PyTreeNode):
       collections: other variables of the networks by the name of their collection, such as the
         running statistics of batch normalisation.
       opt_state: optimiser state.
-      faces: arrays with one row a face by name, training faces first, then the pool's; replicated.
+      faces: arrays by name with one row per face, training faces first, then the pool;
+        replicated on all devices.
       frozen: weights that don't train, reloaded from their stage instead of checkpointed.
     """
 
@@ -59,12 +60,12 @@ class State(flax.struct.PyTreeNode):
 
     @property
     def weights(self) -> Weights:
-        """All that prediction needs."""
+        """Returns the weights: all that prediction needs."""
         return Weights(self.params, self.collections)
 
 
 class Info(NamedTuple):
-    """The facts about its data that a method may use.
+    """The facts about the data that a method may use.
 
     Attributes:
       classes: class names.
@@ -76,9 +77,9 @@ class Info(NamedTuple):
         `va_target` [N, 2] float32.
       steps_per_epoch: training steps in an epoch.
       total_steps: training steps in the run.
-      sets: names of the datasets that the data are the union of, if they are one.
-      faces: how many training faces there are.
-      pool: how many further faces follow them, which nobody labelled.
+      sets: names of the datasets in a union; () for a single dataset.
+      faces: number of training faces.
+      pool: number of faces in the pool, which nobody labelled.
     """
 
     classes: tuple[str, ...]
@@ -94,7 +95,7 @@ class Info(NamedTuple):
 
     @property
     def epochs(self) -> float:
-        """Length of the run in epochs."""
+        """Returns the length of the run in epochs."""
         return self.total_steps / self.steps_per_epoch
 
 
@@ -110,11 +111,11 @@ class Method(NamedTuple):
       train_step: (state, batch, axis_name) -> (state, metrics); pure. Metrics are scalars over
         the global batch.
       metrics: the kind of each metric by name, see `KINDS`.
-      rows: state -> the rows that the epoch about to start draws from, always as many; None: as the
-        recipe has it.
+      rows: state -> the rows that the next epoch draws from, the same number each time; None: those
+        that the recipe selects.
       begin: (state, sweep) -> state, once before the first step.
-      end_epoch: (state, sweep) -> (state, metrics), after every epoch.
-      learnt: state -> {name: array} of what a report shows besides predictions.
+      end_epoch: (state, sweep) -> (state, metrics), after every epoch but the last.
+      learnt: state -> {name: array}, what a report shows besides predictions.
     """
 
     init: Callable[[PRNGKeyArray, dict[str, Any]], State]
@@ -127,7 +128,7 @@ class Method(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """How a finished model predicts: from its weights alone.
+    """The prediction of a finished model, which needs its weights alone.
 
     Attributes:
       heads: what is predicted, the main head first.
@@ -153,12 +154,12 @@ def step_key(seed: int, step: Int32[Array, ""], stream: Stream) -> PRNGKeyArray:
 
 
 def face_keys(key: PRNGKeyArray, index: Int32[Array, " batch"]) -> Key[Array, " batch"]:
-    """Derives a key for each face, the same one wherever in the batch the face stands."""
+    """Derives a key for each face that does not depend on the face's position in the batch."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
 
 class View(NamedTuple):
-    """A batch as a loss sees it, beside the outputs of the networks.
+    """What a loss knows about a batch, besides the outputs of the networks.
 
     Attributes:
       images: the augmented faces that the networks see.
@@ -167,7 +168,7 @@ class View(NamedTuple):
       batch: label arrays of the batch, see `Info.labels`, and `index`: rows of the faces.
       faces: `State.faces` before the step; `faces[name][batch["index"]]` are the batch's rows.
       step: finished steps.
-      epoch: finished epochs, by the number of steps.
+      epoch: finished epochs, counted by steps.
       frozen: `State.frozen`.
       axis_name: pmap's axis, or None under jit.
     """
@@ -188,15 +189,15 @@ class View(NamedTuple):
         """Returns this device's share of the mean over the global batch.
 
         Args:
-          values: one number a face, or several.
-          weights: of the faces; None: of all labelled faces alike.
+          values: one or several numbers per face.
+          weights: of the faces; None: 1 for labelled faces, 0 for others.
         """
         weights = self.labelled if weights is None else weights
         return parallel.mean_over_faces(values, weights, self.axis_name)[0]
 
 
 def view(config: ConfigDict, info: Info, state: State, batch: Batch, axis_name: str | None) -> View:
-    """Augments the faces of a batch and attaches what they are trained on."""
+    """Augments the faces of a batch and attaches their training targets."""
     keys = face_keys(step_key(config.seed, state.step, Stream.AUGMENT), batch["index"])
     scheme = config.model.input
     images = jax.vmap(lambda key, image: augment.augment(key, image, config.augment, scheme))(
@@ -220,7 +221,7 @@ def view(config: ConfigDict, info: Info, state: State, batch: Batch, axis_name: 
 
 
 def class_loss(label: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Returns the loss of logits against a target: cross-entropy, or that of 'multi_target'."""
+    """Returns `losses.multi_target` for the label 'multi_target', else cross-entropy."""
     if label == "multi_target":
         return lambda logits, target: losses.multi_target(logits, target > 0)
     return losses.cross_entropy
@@ -229,14 +230,14 @@ def class_loss(label: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
 def agrees(
     logits: Float[Array, "*stack batch classes"], target: Float[Array, "batch classes"]
 ) -> Float[Array, "*stack batch"]:
-    """Returns 1 where the prediction is (one of) the likeliest of the target, else 0."""
+    """Returns 1 where the predicted class is among the likeliest of the target, else 0."""
     best = (target == jnp.max(target, axis=-1, keepdims=True)).astype(jnp.float32)
     predicted = jax.nn.one_hot(jnp.argmax(logits, axis=-1), target.shape[-1])
     return jnp.einsum("...bc,bc->...b", predicted, best)
 
 
 def probabilities(network: Network, outputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Turns the logits of class heads into probabilities; other heads stay."""
+    """Turns the logits of class heads into probabilities and leaves other heads unchanged."""
     kinds = dict(network.heads)
     return {
         name: jax.nn.softmax(value) if kinds[name] == "class" else value
@@ -259,7 +260,7 @@ def _draw_annotation(
     annotations: Int32[Array, " coders"],
     like: Float[Array, "1 classes"],
 ) -> Float[Array, " classes"]:
-    """Draws one of a face's annotations, each as likely, as a target; zeros if there is none."""
+    """Draws a one-hot target from a face's annotations, all equally likely; zeros without any."""
     given: Bool[Array, " coders"] = annotations >= 0
     noise = jax.random.uniform(key, given.shape)
     coder = jnp.argmax(jnp.where(given, noise, -1.0))

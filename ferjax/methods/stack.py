@@ -1,8 +1,8 @@
-"""Trains one network, or M networks side by side, by a loss.
+"""Methods that train one network, or M networks side by side, by a loss.
 
-A method is then little more than its loss: a function of what the networks make of a batch and of
-what is known about its faces (`method.View`). M networks are one stack of parameters with a leading
-axis, driven by `vmap`; they see the same views.
+Such a method is little more than its loss: a function of the networks' outputs for a batch and of
+what is known about the faces of the batch (`method.View`). M networks are one stack of parameters
+with a leading axis, run by `vmap`; they see the same augmented faces.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,7 +38,8 @@ class Loss(NamedTuple):
 
     Attributes:
       value: this device's share of the loss over the global batch, as `View.mean` gives it.
-      metrics: likewise a share of each, but for those of kind 'weight', which are equal everywhere.
+      metrics: this device's share of each metric; those of kind 'weight' are not shares but equal
+        on all devices.
       faces: new rows [batch, ...] of `State.faces` for the faces of the batch.
     """
 
@@ -48,7 +49,7 @@ class Loss(NamedTuple):
 
 
 LossFunction = Callable[[Outputs, View], Loss]
-"""(outputs, view) -> loss; outputs are [batch, ...] by head, of a stack [networks, batch, ...]."""
+"""(outputs, view) -> loss; outputs by head are [batch, ...], of a stack [networks, batch, ...]."""
 
 
 def one_network(
@@ -63,19 +64,19 @@ def one_network(
     transform: optax.GradientTransformation | None = None,
     project: Callable[[Any], Any] = lambda params: params,
 ) -> Method:
-    """Trains one network by a loss.
+    """Makes a method that trains one network by a loss.
 
     Args:
-      config: of the stage: `model`, `augment`, `optimizer` and `seed` are read.
+      config: of the stage; `model`, `augment`, `optimizer` and `seed` are read.
       info: of the data.
       loss: see `LossFunction`.
-      metrics: kinds of the loss's own metrics, see `method.KINDS`. The metrics `loss` and, of a
+      metrics: kinds of the loss's own metrics, see `method.KINDS`. The metrics `loss` and, for a
         network with a class head, `accuracy` on the given labels are added.
-      faces: the first values of `State.faces`, beside `MARGINS` and `SEEN`.
-      start: (key, inputs) -> weights to start from, and what is frozen beside them; None: fresh.
+      faces: initial values of `State.faces`, beside `MARGINS` and `SEEN`.
+      start: (key, inputs) -> (initial weights, frozen weights); None: fresh weights, none frozen.
       model: the network; None: what `config.model` describes.
       transform: the optimiser; None: what `config.optimizer` describes.
-      project: parameters -> those to begin a step with.
+      project: parameters -> those that a step starts from.
     """
     model = model or network(config.model, len(info.classes), info.image_shape)
     fresh = model.init
@@ -87,14 +88,14 @@ def one_network(
     watches = classifies and 0 < info.faces * len(info.classes) <= MOST_MARGINS
     accuracy = {"accuracy": "accuracy"} if classifies else {}
 
-    def hits(outputs: Outputs, seen: View) -> Metrics:
+    def hits(outputs: Outputs, view: View) -> Metrics:
         if not classifies:
             return {}
-        return {"accuracy": seen.mean(method.agrees(outputs[CLASS], seen.target))}
+        return {"accuracy": view.mean(method.agrees(outputs[CLASS], view.target))}
 
-    def watched(outputs: Outputs, seen: View) -> Loss:
-        result = loss(outputs, seen)
-        return result._replace(faces=_with_margins(outputs, seen, result.faces))
+    def watched(outputs: Outputs, view: View) -> Loss:
+        result = loss(outputs, view)
+        return result._replace(faces=_with_margins(outputs, view, result.faces))
 
     return _trained(
         config,
@@ -119,18 +120,19 @@ def side_by_side(
     metrics: Mapping[str, str] | None = None,
     faces: Mapping[str, np.ndarray] | None = None,
 ) -> Method:
-    """Trains M networks of one architecture, started differently, by one loss.
+    """Makes a method that trains M networks of one architecture by one loss.
 
-    Network j starts from the key folded with j, so that the first starts as `one_network` does.
+    Network j, counted from 0, is initialised by the key folded with j: each differs, and the first
+    starts as `one_network` does.
 
     Args:
       config: of the stage.
       info: of the data.
       loss: see `LossFunction`.
       networks: M ≥ 1.
-      metrics: kinds of the loss's own metrics. Added are `loss`, `accuracy`, the mean over the
-        networks, and `network_<j>/accuracy`.
-      faces: the first values of `State.faces`.
+      metrics: kinds of the loss's own metrics. The metrics `loss`, `accuracy` (the mean over the
+        networks) and `network_<j>/accuracy`, j from 1, are added.
+      faces: initial values of `State.faces`.
     """
     model = network(config.model, len(info.classes), info.image_shape)
     names = [f"network_{j + 1}/accuracy" for j in range(networks)]
@@ -148,8 +150,8 @@ def side_by_side(
             weights, keys(key)
         )
 
-    def hits(outputs: Outputs, seen: View) -> Metrics:
-        each = seen.mean(method.agrees(outputs[CLASS], seen.target))
+    def hits(outputs: Outputs, view: View) -> Metrics:
+        each = view.mean(method.agrees(outputs[CLASS], view.target))
         return {"accuracy": each.mean()} | {name: each[j] for j, name in enumerate(names)}
 
     return _trained(
@@ -169,7 +171,7 @@ def side_by_side(
 
 
 def predict_one(config: ConfigDict, model: Network, coders: tuple[str, ...]) -> Prediction:
-    """Returns how a single network predicts: by each of its heads."""
+    """Returns the prediction of a single network, with all of its heads."""
 
     def predict(weights: Weights, images: jax.Array) -> Outputs:
         faces = augment.prepare(images, config.model.input)
@@ -179,7 +181,7 @@ def predict_one(config: ConfigDict, model: Network, coders: tuple[str, ...]) -> 
 
 
 def predict_side_by_side(config: ConfigDict, model: Network, coders: tuple[str, ...]) -> Prediction:
-    """Returns how `config.networks` networks predict: on average, by vote, and each by itself."""
+    """Returns the prediction of M networks: their average, their vote, and each one's own."""
     names = [f"network_{j + 1}" for j in range(config.networks)]
 
     def predict(weights: Weights, images: jax.Array) -> Outputs:
@@ -201,7 +203,7 @@ def logits(
 def majority_vote(
     probs: Float[Array, "networks batch classes"],
 ) -> Float[Array, "batch classes"]:
-    """Returns shares of the networks' votes; a tie goes to the larger mean probability."""
+    """Returns each class's share of the networks' votes; mean probabilities break ties."""
     votes = jax.nn.one_hot(jnp.argmax(probs, axis=-1), probs.shape[-1]).sum(axis=0)
     # Half a vote, split by mean probability, breaks ties and can never overturn a whole vote.
     return (votes + 0.5 * probs.mean(axis=0)) / (probs.shape[0] + 0.5)
@@ -220,7 +222,7 @@ def _trained(
     transform: optax.GradientTransformation,
     project: Callable[[Any], Any],
 ) -> Method:
-    """Makes the method: one optimiser step on whatever `train` makes of a batch."""
+    """Makes the method, whose step is one optimiser step on the loss of `train`'s outputs."""
 
     def init(key: PRNGKeyArray, inputs: dict[str, Any]) -> State:
         weights, frozen = start(key, inputs)
@@ -237,15 +239,15 @@ def _trained(
     def train_step(
         state: State, batch: Batch, axis_name: str | None = None
     ) -> tuple[State, Metrics]:
-        seen = method.view(config, info, state, batch, axis_name)
+        view = method.view(config, info, state, batch, axis_name)
         key = method.step_key(config.seed, state.step, Stream.NETWORK)
         before = project(state.params)
 
         def loss_of(params: Any) -> tuple[Array, Any]:
             weights = Weights(params, state.collections)
-            outputs, collections = train(weights, seen.images, batch["index"], key, axis_name)
-            result = loss(outputs, seen)
-            return result.value, (result, hits(outputs, seen), collections)
+            outputs, collections = train(weights, view.images, batch["index"], key, axis_name)
+            result = loss(outputs, view)
+            return result.value, (result, hits(outputs, view), collections)
 
         gradient, (result, shares, collections) = jax.grad(loss_of, has_aux=True)(before)
         gradient = parallel.sum(gradient, axis_name)
@@ -269,11 +271,11 @@ def _no_margins(info: Info) -> dict[str, np.ndarray]:
     return {MARGINS: np.zeros(shape, np.float32), SEEN: np.zeros(info.faces, np.int32)}
 
 
-def _with_margins(outputs: Outputs, seen: View, rows: Mapping[str, Array]) -> Mapping[str, Array]:
+def _with_margins(outputs: Outputs, view: View, rows: Mapping[str, Array]) -> Mapping[str, Array]:
     """Adds to the new rows of a batch's faces the sums of margins that this step leaves."""
-    index, logits = seen.batch["index"], jax.lax.stop_gradient(outputs[CLASS])
-    margins = seen.faces[MARGINS][index] + losses.margins(logits.astype(jnp.float32))
-    return {MARGINS: margins, SEEN: seen.faces[SEEN][index] + 1, **rows}
+    index, logits = view.batch["index"], jax.lax.stop_gradient(outputs[CLASS])
+    margins = view.faces[MARGINS][index] + losses.margins(logits.astype(jnp.float32))
+    return {MARGINS: margins, SEEN: view.faces[SEEN][index] + 1, **rows}
 
 
 def mean_margins(faces: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "faces classes"] | None:
@@ -293,7 +295,7 @@ def mean_margins(faces: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "faces 
 def _with_rows(
     faces: dict[str, Array], index: Array, rows: Mapping[str, Array], axis_name: str | None
 ) -> dict[str, Array]:
-    """Writes the rows of the global batch, so that every device holds the same arrays."""
+    """Returns `faces` with the rows of the global batch written, the same on every device."""
     if not rows:
         return faces
     index, rows = parallel.gather((index, jax.lax.stop_gradient(dict(rows))), axis_name)
@@ -301,6 +303,6 @@ def _with_rows(
 
 
 def _summed(shares: Metrics, kinds: Mapping[str, str], axis_name: str | None) -> Metrics:
-    """Sums the devices' shares; metrics of kind 'weight' are whole already."""
+    """Sums the devices' shares of metrics; those of kind 'weight' stay as they are."""
     parts = {name: share for name, share in shares.items() if kinds[name] != "weight"}
     return shares | parallel.sum(parts, axis_name)

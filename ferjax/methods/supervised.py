@@ -1,7 +1,7 @@
-"""One network on one target a face: the baseline that every method is compared with.
+"""One network trained on one target per face: the baseline that every method is compared with.
 
-Cross-entropy on the given label for a class head; for a head of valence and arousal 1 − CCC over
-the global batch, or the mean squared error. With both heads the losses are added.
+A class head learns by cross-entropy on the given label; a head of valence and arousal by 1 − CCC
+over the global batch, or by the mean squared error. With both heads the losses are added.
 """
 
 import jax.numpy as jnp
@@ -25,7 +25,8 @@ def make(config: ConfigDict, info: Info) -> Method:
     valence and arousal.
 
     Raises:
-      UserError: for another loss, or where nobody gave the valence and arousal to learn from.
+      UserError: for an unknown `va_loss`, or a head of valence and arousal where no training face
+        has them.
     """
     class_loss = method.class_loss(info.label)
     learns_va = VA in config.model.heads

@@ -1,7 +1,8 @@
-"""Joint optimisation of the network and of the labels, which become its own past answers.
+"""Joint optimisation of the network and of the labels, which become its own past predictions.
 
 D. Tanaka, D. Ikami, T. Yamasaki and K. Aizawa, *Joint Optimization Framework for Learning with
-Noisy Labels*, CVPR 2018; its first step, with soft labels. With s_i the network's probabilities,
+Noisy Labels*, CVPR 2018; the first of its two steps, with soft labels. With y_i the label of face i
+and s_i the network's probabilities,
 
     L = L_c + α·L_p + β·L_e                                  (Eq. 3)
     L_c = mean_i KL(y_i ‖ s_i)                                (Eq. 4, 5)
@@ -9,7 +10,7 @@ Noisy Labels*, CVPR 2018; its first step, with soft labels. With s_i the network
     L_p = Σ_k prior_k·log(prior_k / mean_i s_ik)              (Eq. 8)
     L_e = −mean_i Σ_k s_ik·log s_ik                           (Eq. 10)
 
-L_p keeps the network from giving every face one class, L_e makes its answers sharp.
+L_p keeps the network from giving all faces the same class; L_e makes its predictions sharp.
 """
 
 import jax
@@ -34,7 +35,8 @@ def make(config: ConfigDict, info: Info) -> Method:
     """Makes the network and the labels of its faces, `State.faces['target']`.
 
     `config`: `alpha` α ≥ 0, `beta` β ≥ 0, `start_epoch` ≥ 1, the first epoch (counted from 1) after
-    which labels are rewritten, and `average` ≥ 1, the epochs whose probabilities they are.
+    which labels are rewritten, and `average` ≥ 1, the number of last epochs whose probabilities are
+    averaged.
 
     Raises:
       UserError: for a field out of range.
@@ -64,7 +66,7 @@ def make(config: ConfigDict, info: Info) -> Method:
         return state.replace(faces=faces), {"changed": float(changed)}
 
     given = info.labels["target"][: info.faces]
-    start = given / np.maximum(given.sum(axis=1, keepdims=True), 1)  # also of 'multi_target'
+    start = given / np.maximum(given.sum(axis=1, keepdims=True), 1)  # of 'multi_target', too
     past = np.zeros((info.faces, config.average, len(info.classes)), np.float32)
     kinds = dict.fromkeys(("fit", "prior", "entropy"), "loss")
     arrays = {"target": start, "past": past}
@@ -80,5 +82,5 @@ def divergence(
 
 
 def prior_loss(mean: Float[Array, " classes"]) -> Float[Array, ""]:
-    """Returns the divergence of the mean probabilities from a uniform prior (Eq. 8)."""
+    """Returns KL(prior ‖ mean) for mean probabilities and a uniform prior (Eq. 8)."""
     return -jnp.mean(jnp.log(len(mean) * jnp.maximum(mean, LEAST)))

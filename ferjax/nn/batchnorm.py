@@ -1,4 +1,4 @@
-"""Batch normalisation that gives the statistics of the global batch in every layout."""
+"""Batch normalisation by the statistics of the global batch, under jit and pmap alike."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ class BatchNorm(nn.Module):
     the input; the output has the input's type.
 
     Attributes:
-      momentum: weight of the old running statistics in the new.
+      momentum: weight of the old running statistics in the new ones.
       epsilon: added to the variance.
-      axis_name: axis of `pmap` over which the batch is spread; under `jit` none is needed.
+      axis_name: pmap's axis, over which the batch is spread, or None under jit.
     """
 
     momentum: float = 0.9
@@ -28,7 +28,7 @@ class BatchNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "*batch channels"], train: bool
     ) -> Float[Array, "*batch channels"]:
-        """Normalises by the running statistics, or with `train` by the batch's, updating them."""
+        """Normalises by the running statistics; with `train`, by the batch's, and updates them."""
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)

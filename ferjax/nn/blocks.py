@@ -21,7 +21,7 @@ from ferjax.nn.conv import stackable_conv
 
 
 class Layers(NamedTuple):
-    """What the layers of a network have in common; the methods add one to the calling module.
+    """The settings that a network's layers share; each method adds a layer to the calling module.
 
     Attributes:
       train: whether batch normalisation uses the batch's statistics and updates the running ones.
@@ -52,7 +52,7 @@ class Layers(NamedTuple):
         )
 
     def norm(self) -> Callable[[Array], Array]:
-        """Adds batch normalisation; a module has one, as optimisers know it by its name."""
+        """Adds batch normalisation, one per module, by the name that optimisers look for."""
         return partial(BatchNorm(axis_name=self.axis_name, name="norm"), train=self.train)
 
 
@@ -84,14 +84,14 @@ class NormRelu(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions.
+    """Two 3x3 convolutions and a shortcut.
 
     Attributes:
       layers: see `Layers`.
       features: channels.
       stride: of the first convolution.
-      linear: leaves out the ReLU after the sum; where the shape changes, the shortcut is a
-        convolution of the stride's size instead of 1x1.
+      linear: leaves out the ReLU after the sum; where the shape changes, the shortcut is a 2x2
+        convolution instead of a 1x1 one.
     """
 
     layers: Layers
@@ -114,14 +114,14 @@ class BasicBlock(nn.Module):
             x = conv(2 if self.linear else 1, self.stride, padding=0, name="shortcut")(x)
             if x.shape != y.shape:
                 raise UserError(
-                    f"this network halves its maps, but {height}x{width} is odd: choose another "
-                    "size of the faces, or another network"
+                    f"this network halves its maps, but {height}x{width} is odd: choose faces of "
+                    "another size, or another model.name"
                 )
         return x + y if self.linear else nn.relu(x + y)
 
 
 class Bottleneck(nn.Module):
-    """Convolutions 1x1, 3x3 and 1x1; the last has four times as many channels.
+    """Convolutions of 1x1, 3x3 and 1x1, the last with four times the channels, and a shortcut.
 
     Attributes:
       layers: see `Layers`.
@@ -149,7 +149,7 @@ class PreactivatedBottleneck(nn.Module):
     """A bottleneck with batch normalisation and ReLU before each convolution, none after the sum.
 
     Where the shape changes, the shortcut is a 1x1 convolution of the activated input; elsewhere it
-    is the input itself, so that the signal passes from block to block untouched.
+    is the input itself, so that the signal passes from block to block unchanged.
 
     Attributes:
       layers: see `Layers`.
@@ -178,10 +178,10 @@ class PreactivatedBottleneck(nn.Module):
 
 
 def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """Draws a kernel: normal with variance 2 / fan-out.
+    """Draws a kernel from a normal distribution with variance 2 / fan-out.
 
-    K. He et al., "Delving Deep into Rectifiers", ICCV 2015. Drawn flat, because XLA takes several
-    times as long to compile a draw of four dimensions, and a network has dozens.
+    K. He et al., "Delving Deep into Rectifiers", ICCV 2015. The draw is flat, because XLA takes
+    several times as long to compile one of four dimensions, and a network has dozens.
     """
     fan_out = math.prod(shape) // shape[-2]
     draw = jax.random.normal(key, (math.prod(shape),), dtype)

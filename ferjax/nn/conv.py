@@ -39,14 +39,14 @@ def stackable_conv(
 
     Under `jax.vmap` a plain convolution with mapped kernels becomes one grouped convolution: slow
     on CPU, and with a sharded batch its kernel gradient gathers every activation. Here each network
-    has convolutions of its own, in both gradients too; only in the forward pass are narrow kernels
-    joined to one wide kernel, where all networks share the images.
+    is convolved by itself, also in both gradients. Only in the forward pass, where all networks
+    share the images, are narrow kernels joined into one wide kernel.
 
     A step lowered for CPU avoids what XLA does badly there: see `_by_patches`, `_by_shifts` and
     `_materialised`. For other platforms it is `lax.conv_general_dilated`. The choice is made when
     the step is lowered, so any machine can lower it for any platform.
 
-    Only first-order reverse mode can differentiate it: no `jax.jvp`, no second derivatives.
+    Only first-order reverse-mode derivatives work: no `jax.jvp`, no second derivatives.
 
     Args:
       lhs: images, channels last.
@@ -55,8 +55,8 @@ def stackable_conv(
       padding: 'SAME', 'VALID' or (low, high) for height and width.
       lhs_dilation: as in `lax.conv_general_dilated`.
       rhs_dilation: as in `lax.conv_general_dilated`.
-      dimension_numbers: Linen's, which are channels last.
-      feature_group_count: 1, as there are no grouped convolutions.
+      dimension_numbers: those that Linen passes, NHWC and HWIO.
+      feature_group_count: must be 1: grouped convolutions are not supported.
       precision: as in `lax.conv_general_dilated`.
 
     Raises:
@@ -103,8 +103,8 @@ def _stackable(
 ) -> Callable[[Array, Array], Array]:
     """Gives an operation of two arrays a batching rule that runs it once for each network.
 
-    If it is `joinable`, a stack of narrow second operands with one first operand is joined along
-    the last axis instead, and so are the results.
+    If it is `joinable` and only its second operand is stacked, narrow second operands are joined
+    along their last axis instead, and the operation runs once.
     """
     stackable = custom_vmap(operation)
 
@@ -170,9 +170,9 @@ def _kernel_gradient_by(
 
 
 def _tiny(window: _Window, size: tuple[int, ...], kernel_size: tuple[int, ...]) -> bool:
-    """Returns whether patches are faster on CPU: for 1x1, and for maps smaller than the kernel.
+    """Returns whether patches are faster on CPU: for 1x1 kernels, and maps smaller than the kernel.
 
-    There XLA:CPU falls back to code that is up to 100 times slower (3x3, 512 to 512, on 2x2).
+    XLA:CPU convolves such maps up to 100 times as slowly (3x3, 512 to 512 channels, 2x2 maps).
     """
     if not _undilated(window):
         return False
@@ -197,7 +197,7 @@ def _by_lax(window: _Window, images: Array, kernel: Array) -> Array:
 
 
 def _by_patches(window: _Window, images: Array, kernel: Array) -> Array:
-    """Convolves by one matrix product of the window around each output with the kernel."""
+    """Convolves by one matrix product of the patch around each output with the kernel."""
     height, width = kernel.shape[:2]
     padded = _pad(images, window.padding)
     down, right = window.strides
@@ -219,8 +219,8 @@ def _by_patches(window: _Window, images: Array, kernel: Array) -> Array:
 def _by_shifts(window: _Window, size: tuple[int, ...], images: Array, cotangent: Array) -> Array:
     """Computes the kernel gradient of a convolution of stride 1 by one matrix product.
 
-    Images are shifted by the rows of the kernel, and cotangents the other way by its columns, which
-    makes 3 + 3 copies where the patches of a 3x3 kernel make 9.
+    Images are shifted by each row of the kernel, and cotangents, the other way, by each column. For
+    a 3x3 kernel this takes 3 + 3 copies, where patches would take 9.
     """
     height, width = size
     rows, columns = cotangent.shape[1], images.shape[2]
@@ -247,9 +247,9 @@ def _pad(x: Array, edges: tuple[tuple[int, int], ...]) -> Array:
 def _materialised(x: Array) -> Array:
     """Makes XLA:CPU compute `x` once, in order, rather than inside the gradient's transpositions.
 
-    XLA recomputes the element-wise operations before a transposition in strided loops, back to the
-    network's input if nothing else comes between. An optimisation barrier is gone by the time
-    operations are fused; a call that may not be inlined remains.
+    Otherwise XLA fuses the element-wise operations before a transposition into its strided loop and
+    recomputes them there, back to the network's input if nothing else comes between. XLA removes
+    optimisation barriers before it fuses, but keeps a call that may not be inlined.
     """
     with set_xla_metadata(inlineable="false"):
         return _times_one(x)

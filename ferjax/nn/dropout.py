@@ -1,4 +1,4 @@
-"""Dropout whose mask belongs to the face, not to its position in the batch."""
+"""Dropout whose mask depends on the face, not on its position in the batch."""
 
 import flax.linen as nn
 import jax
@@ -7,10 +7,10 @@ from jaxtyping import Array, Float, Int32
 
 
 class Dropout(nn.Module):
-    """N. Srivastava et al., "Dropout", JMLR 2014, scaled in training instead of in evaluation.
+    """Dropout (N. Srivastava et al., JMLR 2014), scaled in training instead of evaluation.
 
     The mask of a face depends on the random stream `dropout`, the layer and the face's row number
-    alone, so that batches spread over devices in any way are treated alike.
+    alone, so it does not matter how a batch is spread over devices.
 
     Attributes:
       rate: the probability of dropping a feature, in [0, 1).

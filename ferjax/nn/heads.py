@@ -1,4 +1,4 @@
-"""The last layers of every network: from features to the outputs of its heads."""
+"""The last layers of every network, which turn features into the outputs of its heads."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Networks by name, bound once to a config: what methods train and what predicts."""
+"""Networks by name, built from a config: what methods train and finished models predict with."""
 
 from collections.abc import Callable
 from functools import partial
@@ -44,8 +44,8 @@ class Network(NamedTuple):
       init: key -> fresh weights.
       train: (weights, images, index, key, axis_name) -> (outputs, collections after the step), in
         training mode. `images` are normalised floats [batch, height, width, 3]; `index` int32
-        [batch] are the faces' row numbers; `key`, of the step and the network, is folded with them
-        wherever the network draws; `axis_name` is pmap's axis, or None under jit.
+        [batch] are the faces' row numbers; `key` belongs to the step and the network, and is folded
+        with them wherever the network draws; `axis_name` is pmap's axis, or None under jit.
       predict: (weights, images) -> outputs, in evaluation mode.
 
     Outputs are a dict by head: logits [batch, classes] of a class head, or [batch, 2] numbers of a

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 def max_pool(
     x: Float[Array, "*batch height width channels"], size: int, stride: int, padding: int
 ) -> Float[Array, "*batch out_height out_width channels"]:
-    """Takes the maximum over square windows, padded by minus infinity, one axis after the other.
+    """Takes the maximum over square windows, one axis after the other, padded with minus infinity.
 
     Its gradient is a sum of slices; that of `nn.max_pool` is a select-and-scatter, which XLA runs
     on one CPU thread. Equal maxima share the gradient.

@@ -1,10 +1,10 @@
 """Residual networks, see `blocks` for the papers.
 
-ResNet-18, -34 and -50 have torchvision's shape: explicit padding, projection shortcuts, and in the
-bottleneck the stride on its 3x3 convolution. ResNet-20 is He et al.'s network for 32x32 images, but
-for its shortcuts, which are projections here. Two more are those of J. Zeng, S. Shan and X. Chen,
-"Facial Expression Recognition with Inconsistently Annotated Datasets", ECCV 2018:
-`resnet20_ltnet` for CIFAR-10 and `resnet80` for faces.
+ResNet-18, -34 and -50 are built as torchvision's: explicit padding, projection shortcuts, and in a
+bottleneck the stride is that of its 3x3 convolution. ResNet-20 is He et al.'s network for 32x32
+images, except that its shortcuts are projections. `resnet20_ltnet`, for CIFAR-10, and `resnet80`,
+for faces, are those of J. Zeng, S. Shan and X. Chen, "Facial Expression Recognition with
+Inconsistently Annotated Datasets", ECCV 2018.
 """
 
 from collections.abc import Callable
@@ -32,11 +32,11 @@ class Architecture(NamedTuple):
 
     Attributes:
       blocks: number of blocks in each stage.
-      block: 'basic', 'bottleneck' or 'preactivated', a bottleneck, see `blocks`; or 'linear', a
-        basic one without ReLU after its sum, whose convolutions have biases and whose shortcut,
-        where the size changes, is a 2x2 convolution of stride 2.
-      widths: channels of each stage, in units of the width.
-      stem: channels of the stem, in units of the width.
+      block: kind of block, see `blocks`: 'basic', 'bottleneck', 'preactivated' for a pre-activated
+        bottleneck, or 'linear' for a basic block without ReLU after its sum, whose convolutions
+        have biases and whose shortcut, where the size changes, is a 2x2 convolution of stride 2.
+      widths: channels of each stage, as multiples of the network's width.
+      stem: channels of the stem, as a multiple of the network's width.
       hidden: units of a linear layer with batch normalisation and ReLU after the pooling; 0: none.
     """
 
@@ -55,8 +55,11 @@ ARCHITECTURES = {
     "resnet50": Architecture((3, 4, 6, 3), "bottleneck"),
     "resnet80": Architecture((3, 4, 16, 3), "preactivated", (1, 2, 4, 6), stem=2, hidden=1024),
 }
-"""By name. The widths that the papers give are 16 for the networks of 20 and 80 layers and 64 for
-the others. The 80 layers are those of 26 bottlenecks, the stem and the hidden layer."""
+"""Architectures by name.
+
+The papers' widths are 16 for the networks of 20 and 80 layers and 64 for the others. The 80 layers
+are the three in each of 26 bottlenecks, the stem and the hidden layer.
+"""
 
 _BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "basic": BasicBlock,
@@ -67,11 +70,11 @@ _BLOCKS: dict[str, Callable[..., nn.Module]] = {
 
 
 class ResNet(nn.Module):
-    """Stem, stages of residual blocks and global average pooling.
+    """A stem, stages of residual blocks and global average pooling.
 
-    Every stage but the first halves the resolution. Pre-activated blocks leave their sums as they
-    are: there batch normalisation and ReLU come before the pooling, and the first block takes the
-    stem's output, which is activated, as it is.
+    Every stage but the first halves the resolution. With pre-activated blocks, whose sums are not
+    activated, batch normalisation and ReLU follow the last block, and the first block does not
+    activate the stem's output again.
 
     Attributes:
       architecture: blocks and their widths.

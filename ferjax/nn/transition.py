@@ -13,27 +13,27 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, PRNGKeyArray
 
 CONSTRAINTS = ("project", "normalise", "softmax")
-"""How rows stay distributions.
+"""How the rows of T are kept distributions.
 
 - 'project': the parameters are T itself. Before each step `project` makes them distributions again
-  (negative entries become ε, rows are divided by their sums), and the gradient ignores it: what the
-  authors' program does. A row then rests where its entries are proportional to their gradients,
+  (negative entries become ε, rows are divided by their sums), and the gradient ignores it, as in
+  the authors' program. A row then rests where its entries are proportional to their gradients,
   not where the loss is least: on faces whose truth the network knows, T_ij becomes √t_ij, rows
   normalised, where t is the coder's matrix. Coders who are right on 60 % of the faces of ten
   classes, and whose mistakes are spread evenly, get a diagonal of 0.29.
-- 'normalise': T is the parameters divided by the sums of their rows, differentiably: what the paper
-  says. Parameters that a step made negative become ε as above, or they would never move again.
-- 'softmax': rows of T are softmax of the parameters: the paper's alternative. Gradients of mistakes
-  that are still thought rare are small, so plain SGD learns them too late; Adam, which scales them,
-  does not.
+- 'normalise': T is the parameters divided by the sums of their rows, differentiably, as in the
+  paper. Parameters that a step made negative become ε as above, or they would never move again.
+- 'softmax': rows of T are softmax of the parameters, the paper's alternative. While T_ij is
+  small, so is its gradient: plain SGD learns mistakes too late, Adam, which scales gradients, does
+  not.
 
-The last two rest where the loss is least, at t.
+With the last two, T rests where the loss is least, at t.
 """
 
 LEAST = 1e-30
 """Floor of an annotation's probability before its logarithm is taken."""
 LEAST_SOFTMAX = 1e-3
-"""Floor of the entries at the start in 'softmax', where an entry of zero would have no gradient."""
+"""Floor of the initial entries in 'softmax', where an entry of zero would have no gradient."""
 MOST_ODDS = 60.0
 """Bound on log p_i of a class with T_ij = 0, relative to the likeliest class with T_ij > 0."""
 
@@ -47,12 +47,12 @@ def near_identity(key: PRNGKeyArray, coders: int, classes: int, delta: float) ->
 
 
 def parameters(matrices: Matrices, constraint: str) -> Matrices:
-    """Returns parameters that `matrices` turns into T; 'softmax' raises its smallest entries."""
+    """Returns parameters that `matrices` turns into T; 'softmax' raises entries near zero."""
     return jnp.log(jnp.maximum(matrices, LEAST_SOFTMAX)) if constraint == "softmax" else matrices
 
 
 def project(parameters: Matrices, constraint: str, epsilon: float) -> Matrices:
-    """Returns the parameters to begin a step with.
+    """Returns the parameters that a step starts from.
 
     In 'project' and 'normalise' negative entries become ε and small positive ones stay; in
     'project' rows are then divided by their sums. In 'softmax' nothing changes.

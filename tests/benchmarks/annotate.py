@@ -1,4 +1,4 @@
-"""Measures labelling a million faces: speed, cost for the host, memory, and what a kill loses.
+"""Measures labelling a million faces: speed, CPU time, memory, and what a kill loses.
 
     python tests/benchmarks/annotate.py --faces 1200000 --dir=FOLDER
 
@@ -55,7 +55,7 @@ def main() -> None:
     lost = label(run, faces, labels)
     after = bare_inference(model)
     lines = [x for x in MetricsFile(labels / "metrics.jsonl").read() if x["split"] == "annotate"]
-    last = lines[lost:]  # of the process that was not killed
+    last = lines[lost:]  # lines of the process that was not killed
     found = annotate.read(labels / "labels", ["index"])["index"].to_numpy()
     rate = statistics.median(line["images_per_second"] for line in lines)
     memory = [line["memory_bytes"] for line in last]

@@ -5,7 +5,7 @@
         --contenders ferjax plain_vmap --peak_tflops 989     # dense bfloat16 of an H100 or H200
 
 Networks, losses and optimiser are the same for all contenders. Each runs in its own process, whose
-peak memory is reported (on CPU resident memory, some hundred MB of which belong to the libraries).
+peak memory is reported (on CPU it is resident memory, which includes some hundred MB of libraries).
 They take turns; medians, their ratios and peaks are printed as one line of JSON. `ferjax` lowers a
 stack's convolutions to separate ones, `plain_vmap` to grouped ones. On a busy machine PyTorch's
 threads wait for each other: compare the CPU seconds of `--cores 1` there.

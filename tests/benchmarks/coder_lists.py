@@ -2,9 +2,9 @@
 
     python tests/benchmarks/coder_lists.py --dir=FOLDER
 
-Prints one line of JSON for each list: per cent of the 50,000 training pictures whose label is right
-according to each coder, the majority (ties at random, mean ± deviation over seeds 0 to 9), and
-Dawid and Skene's EM from either start.
+Prints one line of JSON for each list: the percentage of the 50,000 training pictures that are
+labelled right by each coder, by the majority (ties at random, mean ± deviation over seeds 0 to 9),
+and by Dawid and Skene's EM from either start.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def majority(annotations: np.ndarray, seed: int) -> np.ndarray:
 
 
 def right(labels: np.ndarray, known: np.ndarray) -> float:
-    """Returns the per cent of labels that are right."""
+    """Returns the percentage of labels that are right."""
     return round(100 * float((labels == known).mean()), 2)
 
 

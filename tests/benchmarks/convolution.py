@@ -19,7 +19,7 @@ import numpy as np
 
 
 def layers(options: argparse.Namespace) -> Iterator[tuple[int, int, int, int, int, int]]:
-    """Yields side of the image, inputs, outputs, kernel, stride, and the number of such layers."""
+    """Yields each kind of layer: image side, inputs, outputs, kernel, stride, and its count."""
     side, width = options.size, options.width
     if options.stem == "imagenet":
         yield side, 3, width, 7, 2, 1

@@ -9,7 +9,7 @@ one line of JSON with, for each number of annotations:
 - seconds of the first run, which compiles;
 - seconds of an iteration: 120 iterations less 20, divided by 100;
 - peak memory of the process so far;
-- the ratio of its seconds to those of the first number.
+- the ratio of its total seconds to those of the first number of annotations.
 
 crowd-kit runs only on the first number of annotations, three times, reading included. Both keep the
 memory that they free, as `ferjax.main` does. `copied_GB_a_second` is the machine's speed at copying
@@ -62,7 +62,7 @@ def ours(path: Path, iterations: int = ITERATIONS) -> dict[str, float]:
 
 
 def copied() -> float:
-    """Returns the GB per second of copying, both directions counted: the best of seven."""
+    """Returns the GB per second of copying, reads and writes counted: the best of seven."""
     source = np.ones(1 << 26, np.float32)
     target, seconds = np.empty_like(source), []
     for _ in range(7):

@@ -19,7 +19,7 @@ SEEDS = (0, 1, 2)
 
 
 def run(workdir: Path, *changes: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Runs the first command for all seeds; returns what it found over them and for each."""
+    """Runs the first command for all seeds; returns the results over seeds and of each."""
     command = [sys.executable, "-m", "ferjax.main", "--config=configs/cct.py"]
     options = [f"--workdir={workdir}", f"--config.seeds={SEEDS}", *changes]
     subprocess.run([*command, *options], check=True)

@@ -101,7 +101,7 @@ def test_the_faces_of_every_split_are_decoded_once_if_asked(monkeypatch, in_memo
 def test_what_is_trained_on_is_what_the_config_says_or_else_the_dataset():
     assert load_dataset(config(label="soft")).label == "soft"
     assert load_dataset(config()).label == datasets.load(config().data).label
-    with pytest.raises(UserError, match=r"label='votes' needs .* labelled so: set data\.mode"):
+    with pytest.raises(UserError, match=r"label='votes' needs .* with that label: set data\.mode"):
         load_dataset(config(label="votes"))
 
 

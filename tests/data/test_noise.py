@@ -45,7 +45,7 @@ def test_exact_noise_rounds_by_largest_remainder_and_favours_no_class():
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_noise_hangs_on_seed_and_names_and_not_on_order(exact):
+def test_noise_depends_on_seed_and_names_and_not_on_order(exact):
     transition = noise.symmetric(8, 0.4)
     noisy = noise.corrupt(LABELS, NAMES, transition, seed=3, exact=exact)
     order = np.random.default_rng(0).permutation(1000)

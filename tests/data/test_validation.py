@@ -31,7 +31,7 @@ def test_a_share_of_the_labelled_faces_moves_and_is_judged_by_the_label_it_was_g
     assert "9 training faces held out" in held.notes[-1]
 
 
-def test_the_draw_hangs_on_names_and_not_on_their_order():
+def test_the_draw_depends_on_names_and_not_on_their_order():
     dataset = noisy()
     turned = dataset.with_split("train", dataset.train.take(np.arange(40, dtype=np.int32)[::-1]))
     left, right = hold_out(dataset), hold_out(turned)
@@ -61,10 +61,10 @@ def test_valence_and_arousal_of_the_faces_held_out_are_those_given():
     [
         (1.0, r"data.validation must lie in \[0, 1\), not 1.0"),
         (-0.1, r"data.validation must lie in"),
-        (0.001, r"data.validation=0.001 holds 0 of 36 labelled faces out"),
-        (0.999, r"data.validation=0.999 holds 36 of 36 labelled faces out"),
+        (0.001, r"data.validation=0.001 holds out 0 of 36 labelled faces"),
+        (0.999, r"data.validation=0.999 holds out 36 of 36 labelled faces"),
     ],
 )
-def test_a_share_that_cannot_be_is_named(share, message):
+def test_an_invalid_share_is_named(share, message):
     with pytest.raises(UserError, match=message):
         hold_out(noisy(), share)

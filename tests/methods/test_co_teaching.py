@@ -73,7 +73,7 @@ def test_faces_are_picked_from_the_global_batch_whatever_the_devices_hold(pair):
     problem.assert_close(mapped, metrics, rtol=1e-5)
 
 
-def test_of_very_few_faces_one_is_kept(pair):
+def test_at_least_one_of_very_few_faces_is_kept(pair):
     made, state = pair
     _, metrics = jax.jit(made.train_step)(state, problem.batch(labelled=1))
     assert float(metrics["loss"]) > 0
@@ -90,7 +90,7 @@ def test_a_wrong_setting_is_named(field, value):
         co_teaching.make(config(**{field: value}), problem.info())
 
 
-def test_other_than_two_networks_are_refused():
+def test_a_number_of_networks_other_than_two_is_refused():
     with pytest.raises(UserError, match=r"co_teaching\.networks must be 2, not 3"):
         co_teaching.make(config(networks=3), problem.info())
 

@@ -319,7 +319,7 @@ def test_it_learns_how_coders_err_and_what_the_truth_is_where_the_mixture_does_n
             {"transitions": {"start": "given", "matrices": (((0.0, 0.5, 0.5),) * 3,) * 2}},
             "but zeros in the column of",
         ),
-        ({"transitions": {"start": "dawid_skene"}}, "needs a stage of kind 'infer': needs.truth"),
+        ({"transitions": {"start": "dawid_skene"}}, "needs a stage of kind 'infer': name it in"),
     ],
 )
 def test_a_wrong_setting_is_named(changes, message):
@@ -343,7 +343,7 @@ def test_it_may_start_from_matrices_that_are_given_or_that_em_infers():
     assert ltnet.inputs(made) == ()
 
 
-def test_confusions_are_goldberger_and_ben_reuvens():
+def test_confusions_follow_goldberger_and_ben_reuven():
     """p(0) = 0.8, 0.5 and labels 0, 1: row 0 is (0.8, 0.5)/1.3, row 1 (0.2, 0.5)/0.7."""
     probs = np.array([[0.8, 0.2], [0.5, 0.5], [0.3, 0.7]])
     found = ltnet.confusions(probs, np.array([[0], [1], [-1]], np.int32))
@@ -373,7 +373,7 @@ def test_a_noise_adaptation_layer_has_one_matrix_that_starts_from_the_networks_c
     assert (matrices_of(after) != matrices_of(begun)).any()
 
 
-def test_e2e_fc_is_a_softmax_layer_a_coder_on_probabilities():
+def test_e2e_fc_is_a_softmax_layer_per_coder_on_probabilities():
     made = config(method="e2e_fc")
     learner = e2e_fc.make(made, info())
     state, batch = started(learner), spoken()
@@ -391,7 +391,7 @@ def test_e2e_fc_is_a_softmax_layer_a_coder_on_probabilities():
     np.testing.assert_allclose(found["as_ben"].sum(axis=1), 1, rtol=1e-5)
 
 
-def test_coders_who_said_nothing_or_too_much_are_named():
+def test_coders_without_annotations_or_with_an_unknown_class_are_named():
     silent = np.zeros((80, 2), np.int32)
     silent[:, 1] = -1
     with pytest.raises(UserError, match="no training face was annotated by coder ben"):

@@ -178,7 +178,7 @@ def test_valence_and_arousal_alone_can_be_learnt(config):
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_a_head_that_nothing_can_be_learnt_by_is_named(config):
+def test_a_head_without_labels_to_learn_from_is_named(config):
     with pytest.raises(UserError, match=r"model\.heads: no training face has valence"):
         supervised.make(two_heads(config), problem.info())
     with pytest.raises(UserError, match="va_loss='mae' is none of ccc, mse"):

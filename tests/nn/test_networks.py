@@ -206,7 +206,7 @@ def test_a_step_of_a_stack_lowers_for_tpu_and_cuda(monkeypatch):
         ("dropout", -0.1),
     ],
 )
-def test_what_a_network_cannot_be_is_named(field, value):
+def test_an_invalid_setting_of_a_network_is_named(field, value):
     with pytest.raises(UserError, match=f"model.{field}") as error:
         network(model.config(**{field: value}), model.CLASSES, model.SHAPE)
     assert "\n" not in str(error.value)

@@ -157,7 +157,7 @@ def test_resnet20_has_272474_parameters():
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize(("stem", "stride"), [("imagenet", 2), ("small", 1), ("small", 2)])
-def test_any_image_size_gives_one_row_of_logits_a_face(name, stem, stride):
+def test_any_image_size_gives_one_row_of_logits_per_face(name, stem, stride):
     built = network(model.config(name=name, stem=stem, stem_stride=stride), 7, (21, 40, 1))
     weights = jax.eval_shape(built.init, jax.random.key(0))
     logits = jax.eval_shape(built.predict, weights, jnp.ones((2, 21, 40, 3)))["class"]

@@ -29,7 +29,7 @@ def test_probabilities_of_annotations_by_hand():
     np.testing.assert_allclose(probs, [[[0.78, 0.22]]], rtol=1e-6)
 
 
-def test_it_is_the_logarithm_of_the_product_and_zero_where_nobody_spoke():
+def test_it_is_the_logarithm_of_the_product_and_zero_without_an_annotation():
     matrices, log_probs = random_matrices(), random_log_probs()
     annotations = jnp.asarray(np.random.default_rng(1).integers(-1, 4, (5, 3)), jnp.int32)
     actual = transition.log_annotation(log_probs, matrices, annotations)

@@ -1,6 +1,6 @@
 """Faces drawn by code: an endless dataset whose truth is known and which needs no disk.
 
-A record is a function of (seed, index). All randomness is a counter hash of the two, so a face is
+A record is a function of (seed, index). All randomness is a hash of the two, so a face is
 the same whichever process draws it, in whatever order, and the labels of a million faces take a few
 vectorised operations.
 """

@@ -16,13 +16,13 @@ def photograph(
 ) -> UInt8[np.ndarray, "size size 3"]:
     """Renders shapes as an RGB picture.
 
-    It draws at twice the size and averages, which smooths the edges.
+    Draws at twice the size and averages, which smooths the edges.
     """
     canvas = np.empty((2 * size, 2 * size, 3), np.uint8)
     grey = look.backdrop
     canvas[:] = (grey + look.backdrop_red, grey, grey + look.backdrop_blue)
     scale = 2 * size * look.scale
-    # OpenCV's coordinates are those of a pixel's middle, hence the half.
+    # OpenCV's whole coordinates are the centres of pixels, hence the half.
     centre = 2 * size * (0.5 + look.shift_x + 1j * (0.5 + look.shift_y)) - (0.5 + 0.5j)
     pose = scale * (1 + 1j * look.tilt) / abs(1 + 1j * look.tilt)
     points = np.concatenate([points for points, _, _ in shapes]) * pose + centre

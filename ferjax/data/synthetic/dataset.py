@@ -26,7 +26,7 @@ from ferjax.errors import UserError
 MIN_SIZE, MAX_SIZE = 24, 224
 
 AMBIGUITY = 0.25
-"""At this ambiguity a small network learns the faces but still confuses some."""
+"""Default ambiguity, at which a small network learns the faces but still confuses some."""
 
 
 def annotate(
@@ -49,7 +49,7 @@ def annotate(
 
 
 def load(config: ml_collections.ConfigDict) -> Dataset:
-    """Makes a dataset of `train_size` training faces from `start` on and `test_size` after them.
+    """Makes a dataset of `train_size` training faces from `start` on, then `test_size` test faces.
 
     Args:
       config: `seed`, `start`, `train_size`, `test_size`, `image_size` (24 to 224 pixels),
@@ -62,7 +62,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
       and arousal.
 
     Raises:
-      UserError: a field is out of range.
+      UserError: for a field out of range.
     """
     for field in ("start", "train_size", "test_size"):
         if config[field] < 0:

@@ -1,8 +1,8 @@
 """The shapes that make up the picture of a face, from its action units and looks.
 
-Points are complex numbers, x to the right and y down, the origin in the middle of the face, its
-crown and chin at y = ±1: a pose is then one product and one sum, and -conj mirrors. A shape is
-(points, RGB colour, width): an area where the width is 0, else a line.
+Points are complex numbers, x to the right and y down. The origin is the middle of the face, its
+crown is at y = -1 and its chin at y = 1. So a pose is one product and one sum, and -conj mirrors. A
+shape is (points, RGB colour, width): an area if the width is 0, else a line.
 """
 
 from types import SimpleNamespace
@@ -100,7 +100,7 @@ def _brows(units: SimpleNamespace, look: SimpleNamespace, colour: Colour) -> lis
 
 
 def _creases(units: SimpleNamespace, look: SimpleNamespace, colour: Colour) -> list[Shape]:
-    """Draws the nose and the folds of the skin."""
+    """Returns the nose and the folds of the skin."""
     tip = look.nose_length - 0.10 - 0.06 * units.nose_wrinkle
     wing = look.nose_width + 0.04 * units.nose_wrinkle
     nose = np.array([-wing - 0.03j, -wing + 0.04j, 0.07j, wing + 0.04j, wing - 0.03j])

@@ -1,8 +1,8 @@
 """Expressions as sets of FACS action units, and each face's class, intensity, valence and arousal.
 
-An expression is a set of FACS action units (Ekman & Friesen, 1978), each between 0 and 1: those of
-its prototype (EMFACS), times the intensity, partly mixed with those of the class that it is most
-easily mistaken for.
+The strength of each action unit (Ekman & Friesen, 1978) lies between 0 and 1. It is that of the
+class's prototype (EMFACS), partly mixed with that of the class that it is most easily mistaken for,
+times the intensity, with a small random deviation.
 """
 
 from types import SimpleNamespace

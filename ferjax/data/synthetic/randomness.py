@@ -15,7 +15,7 @@ def uniforms(
     """Draws uniform numbers in [0, 1), each a function of seed, stream, index and column.
 
     SplitMix64 (Steele, Lea & Flood, OOPSLA 2014) with the index, then the column, as counter: a
-    generator object for each face would cost more than drawing it takes.
+    generator object for each face would take longer than drawing the face.
     """
     rows = _scramble(_key(seed, stream) + indices.astype(np.uint64) * _GOLDEN)
     columns = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN

@@ -1,6 +1,6 @@
 """The figures of a report: each function takes numbers and returns a matplotlib `Figure`.
 
-They use matplotlib's object interface alone, so no display is needed.
+They use only matplotlib's object interface, which needs no display.
 """
 
 from ferjax.report.figures.charts import histogram, scatter, stacked_shares

@@ -38,7 +38,7 @@ class Curve(NamedTuple):
 def learning_curves(
     stages: Mapping[str, tuple[Sequence[Curve], Sequence[Curve]]], right_labels: Mapping[str, float]
 ) -> Figure:
-    """Draws the loss with its terms, and the accuracy on the given labels, a row for each stage.
+    """Draws, in a row per stage, the loss with its terms and the accuracy on the given labels.
 
     Args:
       stages: (losses, accuracies in [0, 1]) of each stage, the main ones first.
@@ -72,7 +72,7 @@ def learning_curves(
 def evaluation_curves(
     stages: Mapping[str, Sequence[Curve]], title: str = "Test accuracy, %"
 ) -> Figure:
-    """Draws the score on the test split of every stage's heads over the steps of the stage.
+    """Draws the test scores of every stage's heads over the steps of the stage.
 
     Args:
       stages: curves of each stage in [0, 1], the main head first.

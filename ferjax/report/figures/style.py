@@ -33,9 +33,10 @@ PART_COLOURS = ("#0072B2", "#E69F00", "#B84700", "#56B4E9", "#CC79A7")
 INK, MUTED = "#1c2027", "#6b7280"
 DASHES = ((0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("", "s", "^", "D", "v", "x")
-"""Markers on the main curves of the first six stages, the next six, ...: six colours each."""
+"""Markers of main curves: one for the first six stages, another for the next six, and so on,
+because the six colours repeat."""
 
 
 def stage_colour(row: int) -> str:
-    """Returns the colour of a run's stage number `row`; six colours repeat."""
+    """Returns the colour of stage number `row` of a run; the six colours repeat."""
     return STAGE_COLOURS[row % len(STAGE_COLOURS)]
