@@ -153,14 +153,16 @@ class Checkpoints:
                 continue
             for damaged, reason in unreadable.items():
                 where = self._folder / str(damaged)
-                logging.warning("checkpoint %s is damaged: %s", where, reason)
+                words = " ".join(str(reason).split())[:200]
+                logging.warning("checkpoint %s is damaged: %s", where, words)
                 if self._writes:
                     self._manager.delete(damaged)
             return step, leaves
         if unreadable:
+            reason = " ".join(str(next(iter(unreadable.values()))).split())
             raise UserError(
-                f"no checkpoint in {self._folder} can be read ({next(iter(unreadable.values()))}); "
-                "delete the folder to train the stage anew"
+                f"no checkpoint in {self._folder} can be read ({reason[:80]}): delete "
+                f"{self._folder.parent}, and the run's command trains the stage again"
             )
         return None
 

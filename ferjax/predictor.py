@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from ml_collections import ConfigDict
 
-from ferjax import parallel
+from ferjax import parallel, stages
 from ferjax.checkpoints import Checkpoints
 from ferjax.data.images import decode, resize, to_grey
 from ferjax.errors import UserError
@@ -21,9 +21,7 @@ from ferjax.methods import METHODS
 from ferjax.methods.method import Prediction
 from ferjax.nn.heads import Head
 from ferjax.nn.networks import Weights, network
-
-STAGE = "stage.json"
-"""In a stage's folder: what its model can be rebuilt from, see `describe`."""
+from ferjax.stages import STAGE
 
 WEIGHTS = {"last": "checkpoints", "best": "best"}
 """Folders of a stage's checkpoints: when it ended, and when it did best on validation faces."""
@@ -183,7 +181,9 @@ def _headline(workdir: Path) -> str:
         config = json.loads(path.read_text())["config"]
         kind, headline = config.get("run"), config.get("headline", "")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"trained: {path} was not written by a run") from error
+        raise UserError(
+            f"trained: {path} was not written by a run, or is damaged; name the stage to do without"
+        ) from error
     if not headline:
         raise UserError(f"trained: {workdir} holds a run of kind {kind!r}, which trains no model")
     return headline
@@ -197,21 +197,28 @@ def _about(workdir: Path, stage: str) -> dict[str, Any]:
         raise UserError(
             f"trained: {workdir} has no finished stage {stage!r}; there are {finished or 'none'}"
         )
+    damage = f"trained: {path} is damaged: repeat the command of that run to make it again"
+    if STAGE in stages.damaged(path.parent):
+        raise UserError(damage)
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f"trained: {path} is damaged") from error
+        raise UserError(damage) from error
 
 
 def _weights(folder: Path, last_step: int | None) -> Weights:
     """Reads the weights in a folder of checkpoints; of a given step, if there is one."""
-    if not folder.exists():
-        hint = "; did the run hold faces out?" if last_step is None else ""
-        raise UserError(f"trained: there is no {folder}{hint}")
-    with closing(Checkpoints(folder, keep=1, read_only=True)) as checkpoints:
-        newest = checkpoints.restore_parts("params", "collections")
+    if last_step is None and not folder.exists():
+        raise UserError(f"trained: there is no {folder}; did the run hold faces out?")
+    newest = None
+    if folder.exists():
+        with closing(Checkpoints(folder, keep=1, read_only=True)) as checkpoints:
+            newest = checkpoints.restore_parts("params", "collections")
     if newest is None or last_step not in (None, newest[0]):
-        raise UserError(f"trained: {folder} lacks the last checkpoint, or it is damaged")
+        raise UserError(
+            f"trained: {folder} lacks the last checkpoint, or it is damaged: delete "
+            f"{folder.parent} and repeat the command of that run to train the stage again"
+        )
     return Weights(**newest[1])
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Int32
 
 from ferjax.data.record import UNKNOWN
 from ferjax.errors import UserError
+from ferjax.stages import DONE, STAGE
 from ferjax.writers import MetricsFile
 
 LAST_EPOCHS = 5
@@ -46,7 +47,7 @@ def summarise(headline: str, names: Sequence[str], workdir: Path) -> dict[str, A
       workdir: of the run.
 
     Raises:
-      UserError: if a stage has no evaluation in `metrics.jsonl`.
+      UserError: if `metrics.jsonl` lacks an evaluation of a stage.
     """
     stages = summarise_stages(names, workdir)
     main = stages[headline]
@@ -88,7 +89,7 @@ def latent_truth(
 
 def cost(stages: dict[str, Any], workdir: Path) -> dict[str, float]:
     """Returns seconds and peak memory of all stages, including those run before a resumption."""
-    done = [json.loads((workdir / "stages" / name / "done.json").read_text()) for name in stages]
+    done = [json.loads((workdir / "stages" / name / DONE).read_text()) for name in stages]
     lines = MetricsFile(workdir / "metrics.jsonl").read()
     labelling = sum(line["seconds"] for line in lines if line["split"] == "annotate")
     return {
@@ -101,10 +102,40 @@ def summarise_stages(names: Sequence[str], workdir: Path) -> dict[str, Any]:
     """Computes, for each stage, the figures of every head, the final measures and the speed.
 
     Raises:
-      UserError: if a stage has no evaluation in `metrics.jsonl`.
+      UserError: if `metrics.jsonl` lacks an evaluation of a stage.
     """
-    metrics = MetricsFile(workdir / "metrics.jsonl").read()
+    file = MetricsFile(workdir / "metrics.jsonl")
+    metrics = file.read()
+    for name in names:
+        about = json.loads((workdir / "stages" / name / STAGE).read_text())
+        every = about.get("eval_every", about["total_steps"])  # earlier versions did not say
+        check_evaluations(file, name, evaluated_steps(every, about["total_steps"]))
     return {name: _stage(metrics, name) for name in names}
+
+
+def evaluated_steps(every: int, total: int, upto: int | None = None) -> set[int]:
+    """Returns the steps, of `total` in all, after which a stage is evaluated; some up to one."""
+    steps = {*range(every, total + 1, every), total}
+    return {step for step in steps if upto is None or step <= upto}
+
+
+def check_evaluations(metrics: MetricsFile, stage: str, steps: set[int]) -> None:
+    """Checks that `metrics.jsonl` has an evaluation of a stage after each of some steps.
+
+    Raises:
+      UserError: if not, on any of the splits that it was evaluated on.
+    """
+    lines = [x for x in metrics.read() if x["stage"] == stage]
+    splits = {x["split"] for x in lines if x["split"].startswith("eval/")} | {"eval"}
+    splits |= {x["split"] for x in lines if x["split"] == "validation"}
+    for split in sorted(splits):
+        missing = steps - {line["step"] for line in lines if line["split"] == split}
+        if missing:
+            own = metrics.path.parent / "stages" / stage
+            raise UserError(
+                f"{metrics.path} lacks the evaluation of {stage} at step {min(missing)} "
+                f"({len(missing)} in all): delete {own}, and the same command trains it again"
+            )
 
 
 def main_figures(stage: dict[str, Any]) -> Figures:
@@ -160,8 +191,6 @@ def _stage(metrics: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     lines = [line for line in metrics if line["stage"] == name]
     evaluations = [line for line in lines if line["split"] == "eval"]
     validations = [line for line in lines if line["split"] == "validation"]
-    if not evaluations:
-        raise UserError(f"metrics.jsonl has no evaluation of the finished stage {name}")
     final = evaluations[-1]
     heads = dict(
         field.split("/") for field in final if field.split("/")[-1] in SCORES and "/" in field

@@ -1,11 +1,20 @@
 """Stages: the pieces of a run, each in its own folder and with an output that others name."""
 
+import json
+import logging
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ferjax import parallel, preemption, writers
 from ferjax.errors import UserError
+
+DONE = "done.json"
+"""In the folder of a finished stage: what it took, and checksums of the files beside it."""
+
+STAGE = "stage.json"
+"""In the folder of a stage that trained: what its model can be rebuilt from."""
 
 Outputs = Callable[[str], Any]
 """Name of a stage -> its output."""
@@ -46,6 +55,9 @@ class Plan(NamedTuple):
 def run_stages(stages: Sequence[Stage], folder: Path) -> Outputs:
     """Runs, in order, the stages that are not finished; each ends by writing `done.json`.
 
+    A finished stage some of whose files are damaged is run again: what takes long, such as
+    checkpoints and labels, it finds there.
+
     Returns:
       What gives the output of each stage, loaded when it is first asked for.
     """
@@ -61,15 +73,42 @@ def run_stages(stages: Sequence[Stage], folder: Path) -> Outputs:
         return outputs[name]
 
     for stage in stages:
-        done = folder / "stages" / stage.name / "done.json"
-        if parallel.of_first_process(int(done.exists() and stage.complete())):
+        own = folder / "stages" / stage.name
+        if parallel.of_first_process(int(_finished(own) and stage.complete())):
             continue
         if preemption.requested():
             raise preemption.Preempted(f"{stage.name} has not begun")
         outputs[stage.name] = stage.run(inputs(stage))
         parallel.barrier(f"{stage.name} is finished")
-        writers.write_json(done, {"peak_memory_bytes": parallel.peak_memory()})
+        about = {"peak_memory_bytes": parallel.peak_memory(), "files": _checksums(own)}
+        writers.write_json(own / DONE, about)
     return output
+
+
+def damaged(folder: Path) -> list[str]:
+    """Returns the files that are not as the finished stage in `folder` left them."""
+    try:
+        about = json.loads((folder / DONE).read_text())
+        int(about["peak_memory_bytes"])
+        expected = dict(about.get("files", {}))  # runs of earlier versions have none
+    except (KeyError, OSError, TypeError, ValueError):
+        return [DONE]
+    left = _checksums(folder)
+    return [name for name in expected if left.get(name) != expected[name]]
+
+
+def _finished(folder: Path) -> bool:
+    if not (folder / DONE).exists():
+        return False
+    names = damaged(folder)
+    if names:
+        logging.warning("%s: %s damaged or missing, made again", folder, ", ".join(names))
+    return not names
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    files = sorted(path for path in folder.glob("*") if path.is_file() and path.name != DONE)
+    return {path.name: zlib.crc32(path.read_bytes()) for path in files}
 
 
 def with_needed(wanted: Sequence[str], needs: Callable[[str], Sequence[str]]) -> tuple[str, ...]:

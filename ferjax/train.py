@@ -1,5 +1,6 @@
 """The training loop, one for all methods: restore → batch → step → log → evaluate → save."""
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int32
 from ml_collections import ConfigDict
 
-from ferjax import evaluate, parallel, preemption
+from ferjax import evaluate, parallel, preemption, results
 from ferjax.checkpoints import Checkpoints
 from ferjax.data import epochs, targets
 from ferjax.data.epochs import Epoch
@@ -24,6 +25,7 @@ from ferjax.methods.method import Info, Method, Prediction, State
 from ferjax.nn.networks import network
 from ferjax.parallel import Devices
 from ferjax.progress import Progress
+from ferjax.stages import DONE
 from ferjax.writers import MetricsFile
 
 
@@ -77,6 +79,10 @@ class Training(NamedTuple):
         """Returns what the stage has written to `metrics.jsonl`, about one split or all."""
         lines = self.metrics.read()
         return [x for x in lines if x["stage"] == self.name and split in (None, x["split"])]
+
+    def evaluated_steps(self, upto: int) -> set[int]:
+        """Returns the steps up to one after which the stage is evaluated."""
+        return results.evaluated_steps(self.eval_every, self.total_steps, upto)
 
     def initial_state(self, inputs: dict[str, Any]) -> State:
         """Returns the state at step 0, on the host."""
@@ -268,15 +274,17 @@ def train(training: Training, inputs: dict[str, Any]) -> State:
       The final state, on the devices.
 
     Raises:
-      UserError: if a loss is not finite, naming the step and the last good checkpoint, or if the
-        disk does not take a checkpoint.
+      UserError: if a loss is not finite, naming the step and the last good checkpoint; if the
+        disk does not take a checkpoint; or if files are damaged so that it cannot go on.
       Preempted: after saving, when the run was asked to stop.
     """
     total_steps, log_every = training.total_steps, training.config.loop.log_steps
     train_step = parallel.compile_step(training.devices, training.method.train_step)
     with closing(training.checkpoints()) as checkpoints:
         fresh = training.initial_state(inputs)
-        state = checkpoints.restore(fresh) or _begin(training, fresh)
+        restored = checkpoints.restore(fresh)
+        _check_restored(training, restored)
+        state = restored or _begin(training, fresh)
         step = int(state.step)
         training.metrics.forget(training.name, after_step=step, after_epoch=int(state.epoch))
         state = parallel.replicate(training.devices, state)
@@ -313,6 +321,28 @@ def train(training: Training, inputs: dict[str, Any]) -> State:
     return state
 
 
+def _check_restored(training: Training, state: State | None) -> None:
+    """Checks that a stage can go on where it was, and warns if it begins again.
+
+    Raises:
+      UserError: if it was finished before and nothing is left of its weights, or if the evaluations
+        before the checkpoint were lost, which would only show at the end.
+    """
+    if state is not None:
+        steps = training.evaluated_steps(int(state.step))
+        results.check_evaluations(training.metrics, training.name, steps)
+    elif (training.folder / DONE).exists():
+        raise UserError(
+            f"{training.folder} is done, but a file of it is damaged and its checkpoints are gone: "
+            "delete it, and the same command trains the stage again"
+        )
+    elif training.lines():
+        logging.warning(
+            "%s has no checkpoints, but was trained before: it begins again at step 0",
+            training.folder,
+        )
+
+
 def restore_finished(training: Training, inputs: dict[str, Any]) -> State:
     """Restores the final state, on the host, of a stage that was trained before.
 
@@ -323,7 +353,8 @@ def restore_finished(training: Training, inputs: dict[str, Any]) -> State:
         state = checkpoints.restore(training.initial_state(inputs))
     if state is None or int(state.step) != training.total_steps:
         raise UserError(
-            f"{training.folder} is done but lacks its last checkpoint: delete it to train again"
+            f"{training.folder} is done but lacks its last checkpoint: delete it, and the same "
+            "command trains the stage again"
         )
     return state
 

@@ -53,9 +53,9 @@ def check(workdir: Path, config: ConfigDict, may_change: Set[str]) -> None:
             raise UserError(f"{field} must be finite, not {value}") from error
     path = workdir / "config.json"
     if path.exists():
-        saved = _saved(path)
+        saved = _saved(path, _begun(workdir))
         if _begun(workdir):  # else the run before may have failed for a mistake in its config
-            _compare(workdir, saved, config, may_change)
+            _compare(workdir, saved["config"], config, may_change)
 
 
 def claim(workdir: Path, config: ConfigDict, data: dict[str, Any], may_change: Set[str]) -> None:
@@ -79,7 +79,7 @@ def claim(workdir: Path, config: ConfigDict, data: dict[str, Any], may_change: S
     path = workdir / "config.json"
     if not path.exists():
         raise UserError(f"workdir {workdir} must be a folder that all processes share")
-    _compare(workdir, _saved(path), config, may_change)
+    _compare(workdir, _saved(path)["config"], config, may_change)
     _compare_data(workdir, data)
 
 
@@ -94,11 +94,18 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
     }
 
 
-def _saved(path: Path) -> dict[str, Any]:
+def _saved(path: Path, begun: bool = True) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())["config"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} was not written by a run: choose another workdir") from error
+        saved = json.loads(path.read_text())
+        saved["config"].items()
+        return saved
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if not begun:
+            raise UserError(f"{path} was not written by a run: choose another workdir") from error
+        raise UserError(
+            f"{path} is damaged: delete it, and the same command goes on, "
+            "but nobody checks that its config is that of the run"
+        ) from error
 
 
 def _compare(
@@ -114,7 +121,14 @@ def _compare(
 
 def _compare_data(workdir: Path, data: dict[str, Any]) -> None:
     path = workdir / "data.json"
-    if json.loads(path.read_text())["checksums"] != data["checksums"]:
+    try:
+        checksums = json.loads(path.read_text())["checksums"].items()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged: delete it, and the same command goes on, "
+            "but nobody checks that its data are those of the run"
+        ) from error
+    if checksums != data["checksums"].items():
         raise UserError(f"{workdir} holds a run on other data, see {path}")
 
 
@@ -126,24 +140,26 @@ def _is_location(field: str) -> bool:
 def _write(workdir: Path, config: ConfigDict, data: dict[str, Any]) -> None:
     paths = workdir / "config.json", workdir / "data.json"
     now = _circumstances()
-    if _begun(workdir) and all(path.exists() for path in paths):
-        _compare_data(workdir, data)
-        saved = json.loads(paths[0].read_text())
-        resumed = saved.get("resumed", [])
-        last = resumed[-1] if resumed else {name: saved.get(name) for name in now}
-        if last == now:
-            return
+    begun = _begun(workdir)
+    if not begun or not paths[1].exists():
+        writers.write_json(paths[1], data)
+    if not begun or not paths[0].exists():
+        writers.write_json(paths[0], {"config": _resolved(config)} | _origin() | now)
+        return
+    _compare_data(workdir, data)
+    saved = _saved(paths[0])
+    resumed = saved.get("resumed", [])
+    last = resumed[-1] if resumed else {name: saved.get(name) for name in now}
+    if last != now:
         logging.info("resumed under other circumstances, see %s", paths[0])
         writers.write_json(paths[0], saved | {"resumed": [*resumed, now]})
-        return
-    writers.write_json(paths[0], {"config": _resolved(config)} | _origin() | now)
-    writers.write_json(paths[1], data)
 
 
 def _begun(workdir: Path) -> bool:
     done = any(workdir.glob("stages/*/done.json"))
     labelled = any(workdir.glob("labels/*.parquet"))  # by another process than the one that logs
-    return done or labelled or writers.MetricsFile(workdir / "metrics.jsonl").begun()
+    saved = any(workdir.glob("stages/*/checkpoints/*"))
+    return done or labelled or saved or writers.MetricsFile(workdir / "metrics.jsonl").begun()
 
 
 def _resolved(config: ConfigDict) -> dict[str, Any]:

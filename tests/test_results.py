@@ -27,6 +27,8 @@ def workdir(tmp_path):
                 heads = {"average/accuracy": 0.7, "vote/accuracy": 0.6}
             metrics.write(split="eval", **line, **heads, **common)
         write_json(tmp_path / "stages" / stage / "done.json", {"peak_memory_bytes": 7})
+        lengths = {"total_steps": 6, "eval_every": 1}
+        write_json(tmp_path / "stages" / stage / "stage.json", lengths)
     return tmp_path
 
 
@@ -78,3 +80,21 @@ def test_a_finished_stage_without_metrics_is_named(workdir):
     (workdir / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match="baseline"):
         results.summarise("student", STAGES, workdir)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_no_result_is_computed_from_some_of_the_evaluations(workdir, stage, step):
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    parts = f'"step": {step},', '"split": "eval"', f'"stage": "{stage}"'
+    path.write_text("".join(x for x in lines if not all(part in x for part in parts)))
+    message = rf"lacks the evaluation of {stage} at step {step} .*: delete .*/stages/{stage}, and"
+    with pytest.raises(UserError, match=message):
+        results.summarise("student", STAGES, workdir)
+
+
+def test_a_stage_is_evaluated_at_its_end_whatever_the_interval():
+    assert results.evaluated_steps(4, 10) == {4, 8, 10}
+    assert results.evaluated_steps(4, 10, upto=9) == {4, 8}
+    assert results.evaluated_steps(40, 10, upto=0) == set()

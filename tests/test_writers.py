@@ -1,6 +1,9 @@
 """What is written is strict JSON, whole or absent, and forgets what will be run again."""
 
+import errno
 import json
+import os
+import stat
 
 import pytest
 
@@ -40,3 +43,42 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
     with pytest.raises(TypeError):
         writers.write_json(path, {"new": object()})
     assert json.loads(path.read_text()) == {"old": 1}
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b'{"step": 2, "ep', b"\xff\x00\x01", b"[]", b'{"step": 2}', b"12"]
+)
+def test_a_damaged_line_is_left_out_and_named(tmp_path, caplog, damage):
+    metrics = writers.MetricsFile(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3):
+        metrics.write(stage="a", split="train", step=step, epoch=1.0)
+    lines = metrics.path.read_bytes().splitlines()
+    metrics.path.write_bytes(b"\n".join([lines[0], damage, lines[2], b""]))
+    assert [line["step"] for line in metrics.read()] == [1, 3]
+    assert "metrics.jsonl: line 2 is damaged and left out" in caplog.text
+    metrics.forget("b", after_step=0)
+    assert metrics.path.read_bytes().splitlines() == [lines[0], lines[2]]
+
+
+def test_what_replaces_a_file_is_on_the_disk_before_it_and_then_the_folder(tmp_path, monkeypatch):
+    path, order = tmp_path / "result.json", []
+    writers.write_text(path, "old")
+
+    def sync(descriptor):
+        folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        order.append(("folder" if folder else "file", path.read_text()))
+
+    monkeypatch.setattr(writers.os, "fsync", sync)
+    writers.write_text(path, "new")
+    assert order == [("file", "old"), ("folder", "new")]
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    def write(file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "result.json"
+    with pytest.raises(OSError, match=r"No space left on device: '.*/result\.json'"):  # noqa: SIM117
+        with writers.replacing(path) as temporary, temporary.open("w") as file:
+            write(file)
+    assert list(tmp_path.iterdir()) == []

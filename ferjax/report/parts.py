@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from ferjax import workdir
+from ferjax import workdir, writers
 from ferjax.report import page
 
 ORIGIN = ("config", "command", "begun")
@@ -49,7 +49,8 @@ class Pictures:
         for picture in pictures:
             with warnings.catch_warnings():  # glyphs that the font lacks are drawn as boxes
                 warnings.filterwarnings("ignore", "Glyph .* missing from font")
-                picture.drawing.savefig(self._folder / picture.file)
+                with writers.replacing(self._folder / picture.file) as temporary:
+                    picture.drawing.savefig(temporary, format="png")
             parts.append(page.figure(picture.file, picture.alt, picture.caption))
             if picture.links:
                 parts.append(page.details("Files of these faces", page.links(picture.links)))

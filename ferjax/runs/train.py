@@ -297,10 +297,8 @@ def _training_stage(run: Run, name: str) -> Stage:
         state = train.train(training, inputs_of(method_needs, outputs))
         _write_predictions(training, state)
         state = parallel.to_host(state)
-        if jax.process_index() == 0:
-            learnt: dict[str, Any] = training.method.learnt(state)
-            np.savez(training.folder / "learnt.npz", **learnt)
-            writers.write_json(training.folder / predictor.STAGE, describe(training))
+        writers.write_arrays(training.folder / "learnt.npz", **training.method.learnt(state))
+        writers.write_json(training.folder / predictor.STAGE, describe(training))
         return state
 
     def restore(outputs: dict[str, Any]) -> State:
@@ -329,6 +327,7 @@ def describe(training: train.Training) -> dict[str, Any]:
         "metrics": dict(training.method.metrics),
         "steps_per_epoch": training.steps_per_epoch,
         "total_steps": training.total_steps,
+        "eval_every": training.eval_every,
     }
 
 
@@ -347,17 +346,16 @@ def _write_predictions(training: train.Training, state: State) -> None:
     train_outputs = training.sweeper(state.weights, split.take(rows))[head]
     margins = stack.mean_margins(parallel.to_host(state.faces))
     further: dict[str, Any] = {} if margins is None else {"margins": margins}
-    if jax.process_index() == 0:
-        np.savez(
-            training.folder / "predictions.npz",
-            test=test_outputs,
-            train=train_outputs,
-            train_rows=training.rows[rows],
-            rows=training.rows[: len(split.images)],
-            given=training.given,
-            kind=training.prediction.heads[0].kind,
-            **further,
-        )
+    writers.write_arrays(
+        training.folder / "predictions.npz",
+        test=test_outputs,
+        train=train_outputs,
+        train_rows=training.rows[rows],
+        rows=training.rows[: len(split.images)],
+        given=training.given,
+        kind=training.prediction.heads[0].kind,
+        **further,
+    )
 
 
 # --- Stages that annotate ---
@@ -456,9 +454,7 @@ def _inference_stage(run: Run, name: str) -> Stage:
             start=run.recipes[name].start,
             seed=run.config.seed,
         )
-        if jax.process_index() == 0:
-            with writers.replacing(path) as temporary, temporary.open("wb") as file:
-                np.savez(file, **consensus._asdict())
+        writers.write_arrays(path, **consensus._asdict())
         return consensus
 
     def restore(outputs: dict[str, Any]) -> crowd.Consensus:
