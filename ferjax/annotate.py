@@ -1,11 +1,15 @@
 """Labels faces with a model: shard by shard, resumable, one Parquet file each.
 
 Every process labels the shards whose number leaves its own as rest, on its own devices. A shard's
-file appears when it is complete, and a run that was killed goes on at the first that is missing.
+file appears when it is complete, and a run that was killed goes on at the first that is missing or
+damaged. The file also holds a checksum of its contents and its line of `metrics.jsonl`, so that
+neither is there without the other once the run goes on.
 """
 
 import csv
+import json
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +29,9 @@ from ferjax.nn.networks import Weights
 from ferjax.writers import MetricsFile
 
 SKIPPED = "skipped.csv"
+
+CHECKSUM, LINE = b"checksum", b"metrics"
+"""Metadata of a part: CRC-32 of its columns, and its line of `metrics.jsonl` if it has one."""
 
 
 class Faces(NamedTuple):
@@ -93,38 +100,42 @@ def annotate(
 
     Raises:
       UserError: for sizes that don't go together.
-      Preempted: when asked to stop, after the shard at hand; several processes don't heed it.
+      Preempted: when asked to stop, after the shard at hand of each process.
     """
     settings.check()
     if "class" not in _written_heads(prediction):
         raise UserError(f"{stage}: the model has no head of classes to label faces with")
-    metrics.forget(stage, after_step=len(faces.rows))  # no line of it; one cut short by a kill
     parts = _parts(len(faces.rows), settings.shard_size, folder)
+    whole = [part for part in parts if _is_whole(part)]
+    metrics.replace(stage, _lines(whole, metrics, stage))
     own = range(jax.process_index(), len(parts), jax.process_count())
-    missing = [shard for shard in own if not parts[shard].exists()]
+    missing = [shard for shard in own if parts[shard] not in whole]
+    for shard in missing:
+        parts[shard].unlink(missing_ok=True)
+    parallel.barrier(f"{stage} knows what is missing")
     begin = time.perf_counter()
     for shard, table in _tables(prediction, weights, classes, faces, missing, settings):
-        with writers.replacing(parts[shard]) as temporary:
-            pq.write_table(table, temporary)
         seconds = time.perf_counter() - begin
         begin += seconds
-        metrics.write(
-            stage=stage,
-            split="annotate",
-            step=shard + 1,
-            epoch=(shard + 1) / len(parts),
-            faces=len(table),
-            images_per_second=len(table) / seconds,
-            seconds=seconds,
-            cpu_seconds=time.process_time(),
-            memory_bytes=parallel.memory(),
-        )
-        # Several processes would have to stop at the same number of shards, and some have fewer.
-        alone = jax.process_count() == 1
-        if alone and shard != missing[-1] and preemption.requested():
-            raise preemption.Preempted(f"{stage} labelled shard {shard + 1} of {len(parts)}")
-    _await(parts)
-    parallel.barrier(f"{stage} is labelled")
+        line = {
+            "step": shard + 1,
+            "epoch": (shard + 1) / len(parts),
+            "split": "annotate",
+            "stage": stage,
+            "faces": len(table),
+            "images_per_second": len(table) / seconds,
+            "seconds": seconds,
+            "cpu_seconds": time.process_time(),
+            "memory_bytes": parallel.memory(),
+        }
+        _write_part(parts[shard], table, line)
+        metrics.write(**line)
+        if shard != missing[-1] and preemption.noticed():
+            break
+    parallel.meet(f"{stage} is labelled")
+    there = parallel.of_first_process(sum(part.exists() for part in parts))
+    if there < len(parts):
+        raise preemption.Preempted(f"{stage} labelled {there} of {len(parts)} shards")
     if jax.process_index() == 0:
         _write_skipped(faces, parts, folder)
 
@@ -136,15 +147,18 @@ def read(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
       UserError: if it has none, or not all, or for a damaged one.
     """
     parts = _written(folder)
-    if not complete(folder):
+    if not _all_there(parts):
         raise UserError(f"{folder} holds {len(parts)} parts and not all: annotate again")
     return pa.concat_tables(_read_part(part, columns) for part in parts)
 
 
-def complete(folder: Path) -> bool:
-    """Returns whether a folder holds all parts."""
+def complete(folder: Path, metrics: MetricsFile, stage: str) -> bool:
+    """Returns whether a folder holds all parts, none of them damaged, and metrics their lines."""
     parts = _written(folder)
-    return bool(parts) and len(parts) == int(parts[0].stem.rsplit("-", 1)[1])
+    if not _all_there(parts) or not all(map(_is_whole, parts)):
+        return False
+    written = [line for line in metrics.read() if line["stage"] == stage]
+    return _lines(parts, metrics, stage) == sorted(written, key=lambda line: line["step"])
 
 
 def labels(folder: Path, classes: Sequence[str], count: int) -> Int32[np.ndarray, " count"]:
@@ -185,27 +199,70 @@ def _written(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*-of-*.parquet"))
 
 
-def _read_part(part: Path, columns: Sequence[str] | None) -> pa.Table:
+def _all_there(parts: Sequence[Path]) -> bool:
+    return bool(parts) and len(parts) == int(parts[0].stem.rsplit("-", 1)[1])
+
+
+def _write_part(part: Path, table: pa.Table, line: dict[str, Any]) -> None:
+    metadata = {CHECKSUM: str(_checksum(table))}
+    if jax.process_index() == 0:  # which alone writes metrics
+        metadata[LINE] = json.dumps(line)
+    with writers.replacing(part) as temporary:
+        marked = table.replace_schema_metadata(metadata)
+        pq.write_table(marked, temporary, write_page_checksum=True)
+
+
+def _read_part(part: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Reads columns of a part, by default all, once all of them were checked."""
     try:
-        return pq.read_table(part, columns=columns)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(
-            f"{part} is damaged: delete it, and the same command labels its faces again"
-        ) from error
+        table = pq.read_table(part, page_checksum_verification=True)
+        # Pages have checksums, but the names of columns have none. Parts of earlier versions, too.
+        checksum = (table.schema.metadata or {}).get(CHECKSUM)
+        if checksum is not None and int(checksum) != _checksum(table):
+            raise ValueError("checksum differs")
+        return table.select(columns or table.column_names)
+    except (pa.ArrowException, KeyError, OSError, TypeError, ValueError) as error:
+        raise UserError(f"{part} is damaged: the same command labels its faces again") from error
+
+
+def _is_whole(part: Path) -> bool:
+    try:
+        _read_part(part)
+    except UserError:
+        return False
+    return True
+
+
+def _checksum(table: pa.Table) -> int:
+    """Returns the CRC-32 of the names and values of all columns."""
+    checksum = 0
+    for name in table.column_names:
+        column = table[name]
+        if pa.types.is_dictionary(column.type) or pa.types.is_string(column.type):
+            values = "\n".join(column.cast(pa.string()).to_pylist()).encode()
+        else:
+            values = column.to_numpy().tobytes()
+        checksum = zlib.crc32(values, zlib.crc32(name.encode(), checksum))
+    return checksum
+
+
+def _lines(parts: Sequence[Path], metrics: MetricsFile, stage: str) -> list[dict[str, Any]]:
+    """Returns the lines of `metrics.jsonl` about parts, one each.
+
+    The first process writes lines of its own parts alone; earlier versions kept none in a part.
+    """
+    written = {line["step"]: line for line in metrics.read() if line["stage"] == stage}
+    lines = []
+    for part in parts:
+        kept = (pq.read_schema(part).metadata or {}).get(LINE)
+        step = int(part.stem.split("-")[1]) + 1
+        lines.append(written.get(step) if kept is None else json.loads(kept))
+    return [line for line in lines if line is not None]
 
 
 def _parts(faces: int, shard_size: int, folder: Path) -> list[Path]:
     shards = -(-faces // shard_size)
     return [folder / f"part-{shard:05d}-of-{shards:05d}.parquet" for shard in range(shards)]
-
-
-def _await(parts: Sequence[Path]) -> None:
-    """Waits for the shards of other processes, which may take longer than a barrier waits.
-
-    Should one of them die, JAX stops this one, too.
-    """
-    while not all(part.exists() for part in parts):
-        time.sleep(1)
 
 
 def _tables(

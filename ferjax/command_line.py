@@ -39,6 +39,9 @@ flags.DEFINE_bool(
 flags.DEFINE_string("coordinator", None, "host:port of process 0, if --distributed cannot find it.")
 flags.DEFINE_integer("processes", None, "With --coordinator: number of processes.", lower_bound=1)
 flags.DEFINE_integer("process", None, "With --coordinator: index of this process.", lower_bound=0)
+flags.DEFINE_integer(
+    "heartbeat", 60, "Seconds without a sign of a process until the others end.", lower_bound=5
+)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -65,6 +68,7 @@ class Command(NamedTuple):
       coordinator: host:port of process 0, or None.
       processes: how many there are, or None.
       process: index of this one, or None.
+      heartbeat: seconds without a sign of a process until the others end.
     """
 
     config: ConfigDict
@@ -73,6 +77,7 @@ class Command(NamedTuple):
     coordinator: str | None
     processes: int | None
     process: int | None
+    heartbeat: int
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -104,6 +109,8 @@ def parse(arguments: Sequence[str]) -> Command:
         raise flags.Error(f"unknown argument {rest[1]!r}")
     if not FLAGS.workdir:
         raise UserError("workdir is empty")
+    _refuse_urls("workdir", FLAGS.workdir)
+    _refuse_urls("config", config)
     _replace_home(config)
     return Command(
         config,
@@ -112,6 +119,7 @@ def parse(arguments: Sequence[str]) -> Command:
         FLAGS.coordinator,
         FLAGS.processes,
         FLAGS.process,
+        FLAGS.heartbeat,
     )
 
 
@@ -126,7 +134,7 @@ def help_text(arguments: Sequence[str]) -> str:
     Raises:
       UserError: for a mistake in the config.
     """
-    own = ("workdir", "distributed", "coordinator", "processes", "process")
+    own = ("workdir", "distributed", "coordinator", "processes", "process", "heartbeat")
     lines = [USAGE, "", *(f"  --{name:<14} {FLAGS[name].help}" for name in own), ""]
     named = _config_named(arguments)
     if named is None:
@@ -307,6 +315,21 @@ def _comment_of_like(
 
 def _docstring(path: Path) -> str:
     return path.read_text().split('"""')[1].strip()
+
+
+def _refuse_urls(name: str, value: Any) -> None:
+    """Refuses the address of a bucket, which `Path` would take for a folder here."""
+    if isinstance(value, ConfigDict):
+        for field in value:
+            _refuse_urls(f"{name}.{field}", value[field])
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _refuse_urls(name, item)
+    elif isinstance(value, str) and re.match(r"[A-Za-z][\w+.-]*:/", value):
+        raise UserError(
+            f"{name}: {value[:100]} is no folder of this machine: mount it (gcsfuse, mount-s3, "
+            "sshfs, ...), and give the folder that it is mounted on"
+        )
 
 
 def _replace_home(config: ConfigDict) -> None:

@@ -42,6 +42,7 @@ def run(command: Any) -> int:
     import jax
 
     from ferjax import memory, preemption
+    from ferjax.errors import one_line
 
     if command.config.get("run") != "annotate":  # annotating must not let memory grow
         memory.keep_freed_memory()
@@ -51,9 +52,12 @@ def run(command: Any) -> int:
         logging.getLogger().setLevel(logging.WARNING)
     try:
         code = execute(command.config, command.workdir)
-    except (Exception, KeyboardInterrupt):
-        traceback.print_exc()
+    except (Exception, KeyboardInterrupt) as error:
         code = CRASHED
+        if not _lost_peer(error):
+            traceback.print_exc()
+        else:
+            _say(f"error: lost another process: {one_line(str(error))}", code)
     if jax.process_count() > 1 and code not in (DONE, PREEMPTED):
         _leave_others(code)
     return code
@@ -90,18 +94,36 @@ def _join(command: Any) -> None:
     """
     import jax
 
-    from ferjax.errors import UserError
+    from ferjax import peers
+    from ferjax.errors import UserError, one_line
 
+    if command.coordinator is None and not command.distributed:
+        return
+    # JAX would end the process with a stack dump, so `peers` comes before it.
+    later = {"heartbeat_timeout_seconds": command.heartbeat + 60}
+    others = command.coordinator, command.processes, command.process
     try:
         if command.coordinator is not None:
-            jax.distributed.initialize(command.coordinator, command.processes, command.process)
-        elif command.distributed:
-            jax.distributed.initialize()
+            jax.distributed.initialize(*others, **later)
+        else:
+            jax.distributed.initialize(**later)
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f"cannot join the other processes: {' '.join(str(error).split())}; if --distributed "
+            f"cannot join the other processes: {one_line(str(error))[:150]}; if --distributed "
             "cannot find them, pass --coordinator=host:port --processes=N --process=i"
         ) from error
+    peers.watch(command.heartbeat)
+
+
+def _lost_peer(error: BaseException) -> bool:
+    """Returns whether an error says that another process ended in the middle of a collective."""
+    import jax
+
+    return (
+        jax.process_count() > 1
+        and isinstance(error, jax.errors.JaxRuntimeError | ValueError)
+        and any(word in str(error) for word in ("UNAVAILABLE", "Gloo", "NCCL", "heartbeat"))
+    )
 
 
 def _leave_others(code: int) -> NoReturn:

@@ -4,6 +4,7 @@ The state is replicated and never carries a device axis, so prediction, reports 
 don't depend on the mode that compiled the step. Imports nothing of ferjax.
 """
 
+import itertools
 import resource
 import sys
 from collections.abc import Callable
@@ -13,8 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import distributed  # its key-value store and its barriers have no public name
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+LONGEST_WAIT = 7 * 24 * 3600 * 1000
+"""Milliseconds that processes wait for one that works longer than others."""
+
+_meetings = itertools.count()
 
 AXIS = "data"
 MODES = ("jit", "pmap")
@@ -145,6 +152,13 @@ def barrier(name: str) -> None:
     """Waits until every process has reached the barrier `name`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def meet(name: str) -> None:
+    """Waits as `barrier` does, but for as long as it takes: a collective may give up in minutes."""
+    if jax.process_count() > 1:
+        unique = f"{name} {next(_meetings)}"
+        distributed.global_state.client.wait_at_barrier(unique, LONGEST_WAIT)
 
 
 def of_first_process(value: int) -> int:

@@ -6,12 +6,16 @@ import sys
 import threading
 
 import jax
+from jax._src import distributed  # its key-value store has no public name
 from jax.experimental import multihost_utils
 
 
 class Preempted(Exception):
     """Raised when the run was asked to stop and has saved; the same command continues it."""
 
+
+NOTICE = "RECEIVED_PREEMPTION_NOTICE"
+"""Where JAX's coordination service notes that a process got SIGTERM."""
 
 _asked = threading.Event()
 _calls = itertools.count(1)
@@ -53,3 +57,17 @@ def requested() -> bool:
     if multihost_utils.reached_preemption_sync_point(next(_calls)):
         _asked.set()
     return _asked.is_set()
+
+
+def noticed() -> bool:
+    """Returns whether any process was asked to stop; they may get to know at different times.
+
+    For work of unequal length, where processes cannot stop after the same step.
+    """
+    if jax.process_count() == 1:
+        return requested()
+    try:
+        distributed.global_state.client.key_value_try_get(NOTICE)
+    except jax.errors.JaxRuntimeError:  # there is no notice
+        return False
+    return True

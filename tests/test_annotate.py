@@ -1,8 +1,6 @@
 """Annotation: every face once, whatever was killed, damaged or shared out between processes."""
 
 import itertools
-import time
-from types import SimpleNamespace
 
 import cv2
 import jax.numpy as jnp
@@ -101,13 +99,63 @@ def test_a_killed_run_labels_only_what_is_missing(tmp_path):
     assert sorted(folder.iterdir()) == [*parts, folder / "skipped.csv"]
 
 
-def test_a_damaged_part_is_named(tmp_path):
+def steps(folder):
+    return [line["step"] for line in MetricsFile(folder / "metrics.jsonl").read()]
+
+
+def test_a_damaged_part_is_named_and_made_again_with_its_line(tmp_path):
     label(tmp_path / "labels")
+    whole = annotate.read(tmp_path / "labels")
     part = tmp_path / "labels/part-00001-of-00003.parquet"
     part.write_bytes(part.read_bytes()[:500])
-    for again in (annotate.read, label):
-        with pytest.raises(UserError, match=r"part-00001-of-00003\.parquet is damaged: delete it"):
-            again(tmp_path / "labels")
+    with pytest.raises(UserError, match=r"part-00001-of-00003\.parquet is damaged: the same comm"):
+        annotate.read(tmp_path / "labels")
+    label(tmp_path / "labels")
+    assert annotate.read(tmp_path / "labels").equals(whole)
+    assert sorted(steps(tmp_path)) == [1, 2, 3]
+
+
+def test_no_flipped_bit_passes_as_a_label(tmp_path):
+    label(tmp_path / "labels")
+    part = tmp_path / "labels/part-00000-of-00003.parquet"
+    written, table = part.read_bytes(), annotate._read_part(part)
+    column = pq.ParquetFile(part).metadata.row_group(0).column(2)  # of labels
+    pages = range(column.dictionary_page_offset, column.data_page_offset + 60)
+    for place in (*pages, *range(0, len(written), 37)):
+        bits = bytearray(written)
+        bits[place] ^= 1 << (place % 8)
+        part.write_bytes(bits)
+        if annotate._is_whole(part):  # as a bit of a statistic, or of a time
+            assert annotate._read_part(part).equals(table)
+
+
+def test_other_readers_find_checksums_in_the_pages(tmp_path):
+    label(tmp_path / "labels")
+    part = tmp_path / "labels/part-00000-of-00003.parquet"
+    column = pq.ParquetFile(part).metadata.row_group(0).column(0)
+    bits = bytearray(part.read_bytes())
+    bits[column.data_page_offset + column.total_compressed_size - 2] ^= 1
+    part.write_bytes(bits)
+    with pytest.raises(OSError, match="CRC checksum"):
+        pq.read_table(part, page_checksum_verification=True)
+
+
+@pytest.mark.parametrize("lost", ["line", "part", "both", "file", "doubled"])
+def test_a_part_and_its_line_are_there_together_once_the_run_goes_on(tmp_path, lost):
+    label(tmp_path / "labels")
+    path, part = tmp_path / "metrics.jsonl", tmp_path / "labels/part-00001-of-00003.parquet"
+    lines = path.read_text().splitlines(keepends=True)
+    if lost in ("part", "both"):
+        part.unlink()
+    kept = {"line": lines[::2], "both": lines[::2], "file": [], "doubled": [*lines, lines[1]]}
+    path.write_text("".join(kept.get(lost, lines)))
+    metrics = MetricsFile(path)
+    assert not annotate.complete(tmp_path / "labels", metrics, "annotate")
+    label(tmp_path / "labels")
+    assert sorted(steps(tmp_path)) == [1, 2, 3]
+    assert annotate.complete(tmp_path / "labels", metrics, "annotate")
+    if lost not in ("part", "both"):
+        assert path.read_text() == "".join(lines), "what was measured is not measured again"
 
 
 def test_of_two_thousand_faces_in_array_record_a_broken_off_run_loses_none(tmp_path, monkeypatch):
@@ -130,8 +178,8 @@ def test_of_two_thousand_faces_in_array_record_a_broken_off_run_loses_none(tmp_p
 
     write, calls = pq.write_table, itertools.count()
 
-    def write_and_break_off(table, path):
-        write(table, path)
+    def write_and_break_off(table, path, **options):
+        write(table, path, **options)
         if next(calls) == 3:
             raise KeyboardInterrupt
 
@@ -147,7 +195,7 @@ def test_of_two_thousand_faces_in_array_record_a_broken_off_run_loses_none(tmp_p
 
 def test_a_run_that_is_told_to_stop_ends_after_the_shard(tmp_path, monkeypatch):
     monkeypatch.setattr(preemption, "requested", lambda: True)
-    with pytest.raises(preemption.Preempted, match="labelled shard 1 of 3"):
+    with pytest.raises(preemption.Preempted, match="labelled 1 of 3 shards"):
         label(tmp_path / "labels")
     assert len(list((tmp_path / "labels").glob("*.parquet"))) == 1
     monkeypatch.undo()
@@ -168,18 +216,18 @@ def test_two_processes_share_the_shards_out(tmp_path, monkeypatch):
     def there():
         return [path.name[5:10] for path in sorted(folder.glob("*.parquet"))]
 
-    def run_the_first(seconds):
+    def run_the_first(name):
         assert there() == ["00001"]
+        monkeypatch.setattr(annotate.parallel, "meet", lambda name: None)
         monkeypatch.setattr(annotate.jax, "process_index", lambda: 0)
         label(folder)
 
-    clock = SimpleNamespace(
-        perf_counter=time.perf_counter, process_time=time.process_time, sleep=run_the_first
-    )
-    monkeypatch.setattr(annotate, "time", clock)
     monkeypatch.setattr(annotate.jax, "process_count", lambda: 2)
     monkeypatch.setattr(annotate.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(annotate.parallel, "meet", run_the_first)
     monkeypatch.setattr(annotate.parallel, "barrier", lambda name: None)
+    monkeypatch.setattr(annotate.parallel, "of_first_process", lambda value: value)
+    monkeypatch.setattr(preemption, "noticed", lambda: False)
     label(folder)
     assert there() == ["00000", "00001", "00002"]
     assert len(annotate.read(folder)) == COUNT - 1

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from ferjax.data.record import InMemory
 from ferjax.errors import UserError
 from tests import tiny
 
+ROOT = Path(__file__).parents[1]
 FIELDS = {
     "data.train_size": 48,
     "data.test_size": 16,
@@ -328,6 +331,33 @@ def test_ltnets_recipes_are_not_those_of_other_methods():
     config = cct.get_config("faces")
     assert {config[stage].steps for stage in config.stages} == {0}
     assert (config.model.name, ltnet.get_config("faces").model.name) == ("resnet18", "resnet80")
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/run", "s3://b", "file:///tmp/x", "abfs+x://a"])
+def test_an_address_of_a_bucket_is_refused_where_a_folder_is_expected(url):
+    config = supervised.get_config("ferplus")
+    config.data.cache = url
+    with pytest.raises(UserError, match=rf"config.data.cache: {re.escape(url)} .* mount it"):
+        main._refuse_urls("config", config)
+    groups = ConfigDict({"groups": {"wild": (("SFEW", url),)}})
+    with pytest.raises(UserError, match=r"config\.groups\.wild: "):
+        main._refuse_urls("config", groups)
+    main._refuse_urls("config", ConfigDict({"path": "C:\\faces", "ratio": "a:b", "n": 1}))
+
+
+def test_a_workdir_in_a_bucket_is_one_line_and_makes_no_folder(tmp_path):
+    command = [sys.executable, "-m", "ferjax.main", f"--config={ROOT / 'configs/cct.py'}"]
+    done = subprocess.run(
+        [*command, "--workdir=gs://bucket/run"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: workdir: gs://bucket/run is no folder of this machine")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_home_folder_is_found_in_flags(monkeypatch):

@@ -29,9 +29,9 @@ def plan(config: ConfigDict, folder: Path) -> Plan:
     rows = np.arange(len(source.names), dtype=np.int32)
     faces = annotate.Faces(source.pictures, source.names, rows)
     labels = folder / "labels"
+    metrics = writers.MetricsFile(folder / "metrics.jsonl")
 
     def work(_: dict[str, Any]) -> Path:
-        metrics = writers.MetricsFile(folder / "metrics.jsonl")
         annotate.annotate(
             model.prediction,
             model.weights,
@@ -60,5 +60,11 @@ def plan(config: ConfigDict, folder: Path) -> Plan:
             "model": model.checksum(),
         },
     }
-    stage = Stage("annotate", (), work, lambda _: labels, lambda: annotate.complete(labels))
+    stage = Stage(
+        "annotate",
+        (),
+        work,
+        lambda _: labels,
+        lambda: annotate.complete(labels, metrics, "annotate"),
+    )
     return Plan((stage,), data, finish)

@@ -37,7 +37,7 @@ def plan(config: ConfigDict, folder: Path) -> Plan:
         raise UserError("trained is not set: the workdir of a finished run")
     model = predictor.load(config.trained, config.stage, config.weights)
     groups = _read(config, model)
-    path = folder / "result.json"
+    path = folder / "stages" / "evaluate" / "result.json"
 
     def work(_: dict[str, Any]) -> None:
         result = measure(model, groups, config.batch_size, config.workers)
@@ -45,6 +45,7 @@ def plan(config: ConfigDict, folder: Path) -> Plan:
 
     def finish(_: Any) -> None:
         result = json.loads(path.read_text())
+        writers.write_json(folder / "result.json", result)
         evaluation_report.write(config, folder, model.classes, result)
         print(format_table(result))
         print(f"report: {folder / 'report' / 'index.html'}")

@@ -404,7 +404,7 @@ def _annotation_stage(run: Run, name: str) -> Stage:
         return annotate.labels(labels, classes, len(faces.names))
 
     needs = (model_stage, *needs_of(run.recipes[model_stage], run.dataset.label))
-    return Stage(name, needs, work, restore, lambda: annotate.complete(labels))
+    return Stage(name, needs, work, restore, lambda: annotate.complete(labels, run.metrics, name))
 
 
 # --- Stages that infer the truth ---
