@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from ferjax import results, runs, writers
+from ferjax import lock, results, runs, writers
 from ferjax.errors import UserError
 from ferjax.report import repeat
 
@@ -43,17 +43,23 @@ def over_seeds(config: ConfigDict, folder: Path) -> None:
         raise UserError(f"seeds: run={config.run!r} cannot be repeated, only 'train'")
     workdirs = [folder / f"seed-{seed}" for seed in seeds]
     configs = [_with_seed(config, seed) for seed in seeds]
-    for workdir, seeded in zip(workdirs, configs, strict=True):
-        runs.checked_plan(seeded, workdir)
-    for workdir, seeded in zip(workdirs, configs, strict=True):
-        runs.run(seeded, workdir)
-    if jax.process_index() == 0:
-        result = summarise([json.loads((path / "result.json").read_text()) for path in workdirs])
-        result = {"seeds": list(seeds)} | result
-        writers.write_json(folder / "result.json", result)
-        repeat.write(config, folder, result)
-        print(format_table(result))
-        print(f"report: {folder / 'report' / 'index.html'}")
+    with lock.hold(folder):
+        for workdir, seeded in zip(workdirs, configs, strict=True):
+            runs.check(seeded, workdir)
+        for workdir, seeded in zip(workdirs, configs, strict=True):
+            runs.run(seeded, workdir)
+        if jax.process_index() == 0:
+            _tabulate(config, folder, workdirs)
+
+
+def _tabulate(config: ConfigDict, folder: Path, workdirs: Sequence[Path]) -> None:
+    """Writes and prints what all seeds together show."""
+    result = summarise([json.loads((path / "result.json").read_text()) for path in workdirs])
+    result = {"seeds": list(config.seeds)} | result
+    writers.write_json(folder / "result.json", result)
+    repeat.write(config, folder, result)
+    print(format_table(result))
+    print(f"report: {folder / 'report' / 'index.html'}")
 
 
 def _with_seed(config: ConfigDict, seed: int) -> ConfigDict:
