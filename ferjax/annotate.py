@@ -117,7 +117,7 @@ def annotate(
     for shard, table in _tables(prediction, weights, classes, faces, missing, settings):
         seconds = time.perf_counter() - begin
         begin += seconds
-        line = {
+        line: dict[str, Any] = {
             "step": shard + 1,
             "epoch": (shard + 1) / len(parts),
             "split": "annotate",

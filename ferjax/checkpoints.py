@@ -159,9 +159,9 @@ class Checkpoints:
                     self._manager.delete(damaged)
             return step, leaves
         if unreadable:
-            reason = " ".join(str(next(iter(unreadable.values()))).split())
+            why = " ".join(str(next(iter(unreadable.values()))).split())
             raise UserError(
-                f"no checkpoint in {self._folder} can be read ({reason[:80]}): delete "
+                f"no checkpoint in {self._folder} can be read ({why[:80]}): delete "
                 f"{self._folder.parent}, and the run's command trains the stage again"
             )
         return None

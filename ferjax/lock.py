@@ -176,5 +176,5 @@ def _name(holder: Holder) -> str:
 
 
 def _end(reason: str) -> NoReturn:
-    print(f"error: {reason}", file=sys.stderr, flush=True)
+    print(f"\nerror: {reason}", file=sys.stderr, flush=True)  # below the progress bar
     os._exit(1)

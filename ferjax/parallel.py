@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import distributed  # its key-value store and its barriers have no public name
+from jax._src import distributed
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -158,7 +158,15 @@ def meet(name: str) -> None:
     """Waits as `barrier` does, but for as long as it takes: a collective may give up in minutes."""
     if jax.process_count() > 1:
         unique = f"{name} {next(_meetings)}"
-        distributed.global_state.client.wait_at_barrier(unique, LONGEST_WAIT)
+        coordination().wait_at_barrier(unique, LONGEST_WAIT)
+
+
+def coordination() -> Any:
+    """Returns the coordination service's client, which several processes have.
+
+    Its key-value store and its barriers have no public name in JAX.
+    """
+    return distributed.global_state.client
 
 
 def of_first_process(value: int) -> int:

@@ -12,7 +12,8 @@ import time
 from typing import NoReturn
 
 import jax
-from jax._src import distributed  # its key-value store has no public name
+
+from ferjax import parallel
 
 KEY = "ferjax/alive/"
 CRASHED = 70
@@ -33,7 +34,7 @@ def watch(heartbeat: float) -> None:
 
 def _listen(heard: dict[int, float], pause: float) -> None:
     """Notes when each process last counted; blocks while process 0 does not answer."""
-    client, counts = distributed.global_state.client, dict[str, str]()
+    client, counts = parallel.coordination(), dict[str, str]()
     for count in itertools.count():
         try:
             own = f"{KEY}{jax.process_index()}"
@@ -65,5 +66,6 @@ def _judge(heard: dict[int, float], heartbeat: float) -> None:
 
 
 def _end(reason: str) -> NoReturn:
-    print(f"error: {reason}; run the same command to continue", file=sys.stderr, flush=True)
+    line = f"error: {reason}; run the same command to continue"
+    print(f"\n{line}", file=sys.stderr, flush=True)  # below the progress bar
     os._exit(CRASHED)

@@ -182,7 +182,8 @@ def _headline(workdir: Path) -> str:
         kind, headline = config.get("run"), config.get("headline", "")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"trained: {path} was not written by a run, or is damaged; name the stage to do without"
+            f"trained: {path} was not written by a run, or is damaged: name the stage to do "
+            "without, or delete it and repeat the command of that run"
         ) from error
     if not headline:
         raise UserError(f"trained: {workdir} holds a run of kind {kind!r}, which trains no model")

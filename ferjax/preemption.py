@@ -6,8 +6,9 @@ import sys
 import threading
 
 import jax
-from jax._src import distributed  # its key-value store has no public name
 from jax.experimental import multihost_utils
+
+from ferjax import parallel
 
 
 class Preempted(Exception):
@@ -67,7 +68,7 @@ def noticed() -> bool:
     if jax.process_count() == 1:
         return requested()
     try:
-        distributed.global_state.client.key_value_try_get(NOTICE)
+        parallel.coordination().key_value_try_get(NOTICE)
     except jax.errors.JaxRuntimeError:  # there is no notice
         return False
     return True

@@ -18,6 +18,12 @@
 #SBATCH --open-mode=append
 #SBATCH --output=ferjax-%j.log
 
+# The one process of a node takes all of its GPUs; JAX by itself would give it the first alone.
+if [ "${SLURM_GPUS_ON_NODE:-0}" -gt 0 ]; then
+  JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((SLURM_GPUS_ON_NODE - 1)))
+  export JAX_LOCAL_DEVICE_IDS
+fi
+
 # Processes that exit with 75 do so one after the other: the first must not have the rest killed.
 # In the background, so that a SIGTERM to this script alone can be passed on.
 srun --kill-on-bad-exit=0 python -m ferjax.main --distributed "$@" &

@@ -2,15 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from ferjax import main, parallel
+from ferjax import lock, main, parallel
 from ferjax.infer import Inference
 from ferjax.truth import Annotations, dawid_skene
 from tests import tiny
@@ -161,6 +163,85 @@ def test_a_process_that_fails_alone_ends_the_others(tmp_path):
     assert failed.returncode == 1
     assert "[1] error: " in failed.stderr
     assert "seed was 0, is 1" in failed.stderr
+    assert "process 1 of 2 ended with exit code 1" in failed.stderr
+
+
+def start_with(folder: Path, program: str) -> subprocess.Popen:
+    """The launcher of two processes of a program that stands for `ferjax.main`."""
+    (folder / "ferjax").mkdir()
+    (folder / "ferjax" / "main.py").write_text("import os, sys, time\n" + program)
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "launch" / "local.py"), "--processes=2", "--", "--flag"],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")
+def test_processes_end_with_a_launcher_that_is_killed(tmp_path):
+    program = "open(f'{os.getpid()}.pid', 'w').close()\ntime.sleep(600)"
+    launcher = start_with(tmp_path, program)
+    while len(list(tmp_path.glob("*.pid"))) < 2:
+        time.sleep(0.01)
+    launcher.kill()
+    launcher.communicate(timeout=60)  # returns once nobody holds stdout and stderr any more
+    for path in tmp_path.glob("*.pid"):
+        while lock._start(int(path.stem)) is not None:
+            time.sleep(0.01)
+
+
+def test_a_process_that_dies_is_named_with_its_last_lines(tmp_path):
+    program = """
+if "--process=1" in sys.argv:
+    print(*range(30), sep="\\n", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), 9)
+time.sleep(600)
+"""
+    launcher = start_with(tmp_path, program)
+    _, error = launcher.communicate(timeout=60)
+    assert launcher.returncode == 128 + signal.SIGKILL
+    named = error[error.index("process 1 of 2 ended with signal SIGKILL") :].splitlines()
+    assert named[1:] == [f"[1] {number}" for number in range(20, 30)]
+
+
+SRUN = """#!/bin/bash
+shift 2  # --kill-on-bad-exit=0 python
+exec "$PYTHON" -c '
+import jax
+from unittest.mock import Mock
+from jax._src import distributed, xla_bridge
+
+distributed._jax = Mock()  # the coordination service, which is not there
+jax.distributed.initialize()
+print(distributed.global_state.num_processes, xla_bridge.CUDA_VISIBLE_DEVICES.value)
+'
+"""
+
+
+@pytest.mark.parametrize(("gpus", "taken"), [("8", "0,1,2,3,4,5,6,7"), ("1", "0")])
+def test_jax_takes_all_gpus_of_a_slurm_node(tmp_path, gpus, taken):
+    (tmp_path / "srun").write_text(SRUN)
+    (tmp_path / "srun").chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHON": sys.executable,
+        "JAX_PLATFORMS": "cpu",
+        "SLURM_JOB_ID": "1",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+        "SLURM_STEP_NUM_NODES": "2",
+        "SLURM_STEP_NODELIST": "node[1-2]",
+        "SLURM_GPUS_ON_NODE": gpus,
+    }
+    command = ["bash", "launch/slurm.sh", "--config=configs/cct.py"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == f"2 {taken}\n", done.stderr
 
 
 @pytest.mark.parametrize(

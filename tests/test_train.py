@@ -98,6 +98,25 @@ def test_a_balanced_run_on_pmap_resumes_in_mid_epoch_and_at_its_end(tmp_path, mo
     assert tiny.lines(tmp_path / "stopped", "eval") == tiny.lines(tmp_path / "straight", "eval")
 
 
+def test_a_stage_without_its_checkpoints_says_that_it_begins_again(tmp_path, caplog):
+    training = tiny.prepare(tmp_path)
+    train._check_restored(training, None)
+    assert not caplog.text
+    training.metrics.write(stage=training.name, split="train", step=1, epoch=0.5)
+    train._check_restored(training, None)
+    assert "teachers has no checkpoints, but was trained before: it begins again" in caplog.text
+
+
+def test_a_stage_that_lost_evaluations_is_not_gone_on_with(tmp_path):
+    training = tiny.prepare(tmp_path)  # evaluated after steps 2 and 4
+    number = np.array(3, np.int32)
+    state = State(number, number, {}, {}, ())
+    with pytest.raises(UserError, match=r"lacks the evaluation of teachers at step 2 \(1 in all\)"):
+        train._check_restored(training, state)
+    training.metrics.write(stage=training.name, split="eval", step=2, epoch=1.0)
+    train._check_restored(training, state)
+
+
 def test_metrics_of_steps_that_will_be_run_again_are_dropped(tmp_path, monkeypatch):
     """As after a kill between a step and its checkpoint: only the first epoch was saved."""
     training = tiny.prepare(tmp_path)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,9 @@ INDEX = "pictures.parquet"
 
 SKIPPED = "skipped.csv"
 """Lists the pictures that cannot be read."""
+
+CHECKSUMS = "checksums.json"
+"""Of all other files."""
 
 UNLISTED = b"unlisted"
 
@@ -210,6 +214,8 @@ def prepare(
 ) -> Prepared:
     """Prepares pictures as ArrayRecord unless they are; the first process alone writes.
 
+    What is damaged is prepared again.
+
     They appear under their final name, which holds the checksum of the inputs, only when complete;
     a kill can leave a folder `preparing-*` beside it, which nothing reads.
 
@@ -227,8 +233,10 @@ def prepare(
     root = Path(cache) if cache else _user_cache()
     home = root / f"{name}-{Builder.VERSION}-{_checksum(pictures)}"
     try:
-        if jax.process_index() == 0 and not home.exists():
-            _write(pictures, home, shape, skip_corrupt)
+        if jax.process_index() == 0:
+            _remove_damaged(home)
+            if not home.exists():
+                _write(pictures, home, shape, skip_corrupt)
     finally:  # also on failure, or the other processes would wait for ever
         parallel.barrier(f"{name} prepared")
     if not home.exists():
@@ -321,10 +329,37 @@ def _write(
             unlisted = json.dumps(pictures.unlisted()).encode()
             table = pa.table(index).replace_schema_metadata({UNLISTED: unlisted})
             pq.write_table(table, data / INDEX)
+            (data / CHECKSUMS).write_text(json.dumps(_checksums(data), indent=2))
             if not home.exists():  # another run may have been faster
                 data.rename(home)
     except OSError as error:
         raise UserError(f"cannot prepare {home}: {error}") from error
+
+
+def _remove_damaged(home: Path) -> None:
+    """Removes prepared pictures that are not as they were written."""
+    path = home / CHECKSUMS
+    if not path.exists():  # nothing is there, or earlier versions wrote it
+        return
+    try:
+        expected = json.loads(path.read_text()).items()
+    except (AttributeError, ValueError):
+        expected = {CHECKSUMS: ""}.items()
+    left = _checksums(home)
+    damaged = [name for name, checksum in expected if left.get(name) != checksum]
+    if damaged:
+        logging.warning("%s is damaged: all is prepared again", home / damaged[0])
+        shutil.rmtree(home)
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(x.relative_to(folder)): _digest(x) for x in files if x.name != CHECKSUMS}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open(home: Path) -> Prepared:
@@ -360,9 +395,7 @@ def _checksum(pictures: Pictures) -> str:
     """A checksum over the names of the pictures, and over the files that hold them."""
     digest = hashlib.sha256()
     for path in filter(Path.is_file, pictures.inputs()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.name} {content}\n".encode())
+        digest.update(f"{path.name} {_digest(path)}\n".encode())
     for name in pictures.files:
         digest.update(f"{name}\n".encode())
     return digest.hexdigest()[:32]
