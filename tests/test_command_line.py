@@ -41,7 +41,10 @@ def test_help_on_a_config_lists_its_fields_with_their_comments(flag):
     lines = {x.split("=")[0].strip(): x for x in done.stdout.splitlines() if "--config." in x}
     assert "# e_r as a fraction of the epochs" in lines["--config.teachers.ramp"]
     assert "=0.9 " in lines["--config.teachers.ramp"]
-    assert "# fractions of the run" in lines["--config.baseline.optimizer.milestones"]
+    assert (
+        "# when rates drop, as fractions of the run"
+        in lines["--config.baseline.optimizer.milestones"]
+    )
     assert "# 7: without contempt" in lines["--config.data.classes"]
     assert "#" not in lines["--config.noise.classes"]  # truth.py says something of its own classes
 
