@@ -250,10 +250,15 @@ class _Codes:
         indices = np.concatenate([_indices(chunk) for chunk in encoded.chunks])
         if pa.types.is_string(values.type):
             values.validate(full=True)  # Parquet may hold strings that are not UTF-8
-            nul = pc.match_substring(values, "\0")
-            self._refuse(np.append(nul, False)[indices], "holds a NUL byte")
-            long = pc.greater(pc.binary_length(values), LONGEST_CELL)
-            self._refuse(np.append(long, False)[indices], f"has more than {LONGEST_CELL:,} bytes")
+            odd = {
+                "holds a NUL byte": pc.match_substring(values, "\0"),
+                f"has more than {LONGEST_CELL:,} bytes": pc.greater(
+                    pc.binary_length(values), LONGEST_CELL
+                ),
+            }
+            for what, wrong in odd.items():
+                if pc.any(wrong).as_py():
+                    self._refuse(np.append(wrong, False)[indices], what)
         codes, new = self._number(values)
         codes = np.append(codes, np.int32(EMPTY))[indices]  # the last is that of null
         if not self._may_be_empty:
