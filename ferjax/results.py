@@ -108,8 +108,8 @@ def summarise_stages(names: Sequence[str], workdir: Path) -> dict[str, Any]:
     metrics = file.read()
     for name in names:
         about = json.loads((workdir / "stages" / name / STAGE).read_text())
-        every = about.get("eval_every", about["total_steps"])  # earlier versions did not say
-        check_evaluations(file, name, evaluated_steps(every, about["total_steps"]))
+        steps = evaluated_steps(about["eval_every"], about["total_steps"])
+        check_evaluations(file, name, steps)
     return {name: _stage(metrics, name) for name in names}
 
 

@@ -104,7 +104,7 @@ def fake_run(workdir, with_lambda=True):
             kinds |= {"lambda": "weight"} if with_lambda else {}
         recipe = {"method": "cct" if teachers else "supervised", "needs": {}}
         about = {"coders": ["people"], "label": "majority", "metrics": kinds, "recipe": recipe}
-        writers.write_json(folder / STAGE, about)
+        writers.write_json(folder / STAGE, about | {"total_steps": 6, "eval_every": 2})
     saved = {"config": json.loads(config.to_json_best_effort()), "versions": {"jax": "9.8.7"}}
     writers.write_json(workdir / "config.json", saved)
     return config
