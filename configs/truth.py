@@ -34,8 +34,9 @@ def get_config() -> ConfigDict:
     config.missing = ()  # labels that mean that there is none, "('None','-1','')": rows to drop
     config.repeated = "keep"  # all of a worker's labels of one task; or only the 'last'
     config.init = "majority"  # or 'spectral'; only for dawid_skene
-    config.pseudo_count = 0.0
-    config.prior = "estimate"  # or 'uniform'
+    config.prior = "none"  # of confusion matrices; or 'diagonal': pseudo-counts, as for ibcc
+    config.diagonal, config.off_diagonal = 1.0, 0.01  # of right labels and of each wrong one
+    config.class_prior = "estimate"  # or 'uniform'
     config.max_iterations = 100
     config.tolerance = 1e-5  # change of the log-likelihood per annotation
     config.restarts = 10  # of mace: random starts, of which the likeliest run counts

@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+from absl import logging
 from jaxtyping import Bool, Float, Float64, Int32
 from ml_collections import ConfigDict
+from scipy import sparse
 
 from ferjax import truth, writers
 from ferjax.errors import UserError
@@ -25,11 +27,12 @@ from ferjax.truth import (
 )
 from ferjax.truth.annotations import UNKNOWN, read_known
 from ferjax.truth.dawid_skene import check_start
-from ferjax.truth.em import check_options
+from ferjax.truth.em import check_memory, check_options
 from ferjax.truth.mace import check_restarts
 from ferjax.truth.weighted_vote import read_skills
 
-EM = ("pseudo_count", "prior", "max_iterations", "tolerance")
+PRIORS = ("prior", "diagonal", "off_diagonal", "class_prior")
+EM = ("max_iterations", "tolerance")
 ALGORITHMS = {
     "majority_vote": ("seed",),
     "weighted_majority_vote": ("skills", "gold", "seed"),
@@ -40,11 +43,16 @@ ALGORITHMS = {
     "pm": ("max_iterations", "seed"),
     "glad": ("gold", "max_iterations", "tolerance"),
     "mace": ("restarts", "gold", "max_iterations", "tolerance", "seed"),
-    "one_coin": ("gold", *EM),
-    "dawid_skene": ("init", "gold", "seed", *EM),
+    "one_coin": ("gold", *PRIORS, *EM),
+    "dawid_skene": ("init", "gold", "seed", *PRIORS, *EM),
+    "ibcc": ("gold", *PRIORS[1:], *EM),
 }
 """The options of the config that each algorithm takes."""
 TABLES = ("csv", "parquet")
+MOST_CONFUSIONS = 1 << 25
+"""Confusion matrices are left out if all workers' together have more numbers."""
+AT_A_TIME = 1 << 22
+"""Most expected counts made at a time."""
 
 
 class Crowd(NamedTuple):
@@ -78,7 +86,7 @@ class Inference(NamedTuple):
       posteriors: [T, K] probability of each class, or its share of the votes.
       confusions: [W, K, K] probability of a label (column) given the truth (row). If a worker
         labelled no task of a class, voting gives nan, and EM gives equal probability to each label
-        that the worker used.
+        that the worker used. None if there are more than `MOST_CONFUSIONS` numbers.
       log_likelihood: [iterations]; empty if the algorithm has none.
       iterations: number done.
       converged: True if it stopped before the limit on iterations.
@@ -87,7 +95,7 @@ class Inference(NamedTuple):
 
     labels: Int32[np.ndarray, " tasks"]
     posteriors: Float[np.ndarray, "tasks classes"]
-    confusions: Float64[np.ndarray, "workers classes classes"]
+    confusions: Float64[np.ndarray, "workers classes classes"] | None
     log_likelihood: Float64[np.ndarray, " iterations"]
     iterations: int
     converged: bool
@@ -107,13 +115,15 @@ class Inference(NamedTuple):
     def save(self, path: Path) -> None:
         """Writes all fields to `path`; no reader sees a partly written file."""
         with writers.replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **self._asdict())
+            np.savez(file, **{k: v for k, v in self._asdict().items() if v is not None})
 
     @classmethod
     def load(cls, path: Path) -> "Inference":
         """Reads what `save` wrote."""
         with np.load(path) as saved:
-            return cls(*(saved[f] if saved[f].ndim else saved[f].item() for f in cls._fields))
+            fields = {name: saved[name] for name in saved}
+        fields = {k: v if v.ndim else v.item() for k, v in fields.items()}
+        return cls(**{"confusions": None} | fields)
 
 
 def read(config: ConfigDict) -> Crowd:
@@ -148,7 +158,9 @@ def read(config: ConfigDict) -> Crowd:
         gold = read_known(config.gold or None, annotations, missing=missing)
         known = read_known(config.truth or None, annotations, others=True, missing=missing)
         skills = read_skills(config.skills, annotations) if config.skills else None
-        check_options(**{name: config[name] for name in EM})
+        check_options(**{name: config[name] for name in (*PRIORS, *EM)})
+        if config.algorithm in ("dawid_skene", "ibcc"):
+            check_memory(annotations)
         check_start(config.init, annotations)
         check_restarts(config.restarts)
     except (TableError, OptionError) as error:
@@ -188,14 +200,19 @@ def _infer(config: ConfigDict, crowd: Crowd) -> dict[str, Any]:
     options = {name: config[name] for name in ALGORITHMS[config.algorithm]}
     options |= {name: getattr(crowd, name) for name in ("gold", "skills") if name in options}
     inferred = getattr(truth, config.algorithm)(crowd.annotations, **options)
-    fields = {name: getattr(inferred, name, None) for name in Inference._fields[:-1]}
+    names = set(Inference._fields) - {"confusions", "seconds"}
+    fields = {name: getattr(inferred, name, None) for name in names}
     if fields["log_likelihood"] is None:
         fields["log_likelihood"] = np.empty(0)
     if fields["iterations"] is None:  # a majority vote
         fields |= {"iterations": 1, "converged": True}
-    if fields["confusions"] is None:
-        fields["confusions"] = _shares(expected_counts(crowd.annotations, inferred.posteriors))
-    return fields
+    _, workers, classes = crowd.annotations.sizes
+    if workers * classes**2 > MOST_CONFUSIONS:
+        return fields | {"confusions": None}
+    if hasattr(inferred, "confusions"):
+        return fields | {"confusions": inferred.confusions}
+    counts = expected_counts(crowd.annotations, inferred.posteriors)
+    return fields | {"confusions": _shares(counts)}
 
 
 def log(crowd: Crowd, inference: Inference, stage: str, metrics: writers.MetricsFile) -> None:
@@ -221,9 +238,7 @@ def write(config: ConfigDict, crowd: Crowd, inference: Inference, folder: Path) 
     alpha = krippendorff_alpha(annotations)
     _write_table(_labels(annotations, inference), folder / f"labels.{config.table}")
     _write_table(_workers(annotations, inference), folder / "workers.csv")
-    with writers.replacing(folder / "confusions.npz") as temporary, temporary.open("wb") as file:
-        names = {x: getattr(annotations, x).astype(str) for x in ("workers", "classes")}
-        np.savez(file, confusions=inference.confusions, **names)
+    _write_confusions(annotations, inference, folder / "confusions.npz")
     result = {
         "algorithm": config.algorithm,
         "tasks": len(annotations.tasks),
@@ -293,6 +308,16 @@ def expected_counts(
     return np.stack(by_truth, axis=1).reshape(workers, classes, classes).swapaxes(1, 2)
 
 
+def expected_confusion(
+    annotations: Annotations, posteriors: Float[np.ndarray, "tasks classes"]
+) -> Float64[np.ndarray, "classes classes"]:
+    """Returns the expected number of labels (column) given to each truth (row) by all workers."""
+    tasks, _, classes = annotations.sizes
+    ones = np.ones(len(annotations.task))
+    given = sparse.csr_matrix((ones, (annotations.label, annotations.task)), (classes, tasks))
+    return (given @ posteriors).T
+
+
 def estimated_accuracy(
     annotations: Annotations, posteriors: Float[np.ndarray, "tasks classes"]
 ) -> Float64[np.ndarray, " workers"]:
@@ -321,26 +346,61 @@ def _labels(annotations: Annotations, inference: Inference) -> pa.Table:
     )
 
 
+def frequent_mistakes(
+    annotations: Annotations, posteriors: Float[np.ndarray, "tasks classes"]
+) -> list[tuple[int, int, float]]:
+    """Returns each worker's most frequent mistake: truth, label and expected number.
+
+    Of the pairs of a worker and a label only those that occur are looked at, some at a time.
+    """
+    tasks, workers, classes = annotations.sizes
+    pairs, pair = np.unique(
+        annotations.worker.astype(np.int64) * classes + annotations.label, return_inverse=True
+    )
+    ones = np.ones(len(pair))
+    given = sparse.csr_matrix((ones, (pair, annotations.task)), (len(pairs), tasks))
+    worst = [(0, 0, 0.0)] * workers
+    step = max(1, AT_A_TIME // classes)
+    for first in range(0, len(pairs), step):
+        worker, label = np.divmod(pairs[first : first + step], classes)
+        counts = given[first : first + step] @ posteriors
+        counts[np.arange(len(label)), label] = 0
+        truth = counts.argmax(axis=1)
+        mistakes = zip(worker, truth, label, counts.max(axis=1), strict=True)
+        for number, *mistake in mistakes:
+            worst[number] = max(worst[number], tuple(mistake), key=lambda x: x[2])
+    return worst
+
+
 def _workers(annotations: Annotations, inference: Inference) -> pa.Table:
-    counts = expected_counts(annotations, inference.posteriors)
-    workers, classes, _ = counts.shape
-    wrong = (counts * (1 - np.eye(classes))).reshape(workers, -1)
-    worst = wrong.argmax(axis=1)
     names = annotations.classes.astype(str)
     mistakes = [
-        f"{names[cell // classes]} as {names[cell % classes]}" if counts_wrong[cell] >= 0.5 else ""
-        for counts_wrong, cell in zip(wrong, worst, strict=True)
+        f"{names[k]} as {names[j]}" if times >= 0.5 else ""
+        for k, j, times in frequent_mistakes(annotations, inference.posteriors)
     ]
     return pa.table(
         {
             "worker": annotations.workers,
-            "labels": np.bincount(annotations.worker, minlength=workers),
+            "labels": np.bincount(annotations.worker, minlength=len(annotations.workers)),
             "accuracy": estimated_accuracy(annotations, inference.posteriors),
             "most_frequent_mistake": mistakes,
             "spam_score": pa.array(spam_scores(annotations, inference.labels), from_pandas=True),
             "spammer": spammers(annotations, inference.labels),
         }
     )
+
+
+def _write_confusions(annotations: Annotations, inference: Inference, path: Path) -> None:
+    if inference.confusions is None:
+        _, workers, classes = annotations.sizes
+        logging.warning(
+            "%s is left out: matrices of %s workers for %s classes would take %.1f GiB",
+            *(path.name, f"{workers:,}", f"{classes:,}", 8 * workers * classes**2 / 2**30),
+        )
+        return
+    with writers.replacing(path) as temporary, temporary.open("wb") as file:
+        names = {x: getattr(annotations, x).astype(str) for x in ("workers", "classes")}
+        np.savez(file, confusions=inference.confusions, **names)
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

@@ -89,7 +89,7 @@ def test_one_seed_varies_faces_noise_and_training():
         ("ipa2lt", "faces", {"ltnet.set_weights": (1.0, 2.0, 1.0), "model.width": 64}),
         ("cct_sweep", "ferplus", {"sweep": "temperature"}),
         ("annotate", "", {"trained": "x", "path": "y", "weights": "best"}),
-        ("truth", "", {"algorithm": "pm", "classes": ("neutral", "happy"), "pseudo_count": 1.0}),
+        ("truth", "", {"algorithm": "pm", "classes": ("neutral", "happy"), "off_diagonal": 0.1}),
         ("evaluate", "", {"groups.wild": (("RAF-DB", "list.txt"),)}),
     ],
 )

@@ -99,7 +99,7 @@ def test_every_algorithm_fills_the_same_tables(crowd, algorithm):
     workers = {row["worker"]: row for row in read(crowd / "tables/workers.csv")}
     assert {name for name, row in workers.items() if row["spammer"] == "true"} == {"cy"}
     assert float(workers["ann"]["spam_score"]) == pytest.approx(1)
-    by_likelihood = ("dawid_skene", "one_coin", "glad", "mace")
+    by_likelihood = ("dawid_skene", "ibcc", "one_coin", "glad", "mace")
     assert (result["log_likelihood"] is not None) == (algorithm in by_likelihood)
     assert 0.3 < result["krippendorff_alpha"] < 0.9
     assert result["spammers"] == 1
@@ -185,7 +185,7 @@ def test_gold_stays_fixed(crowd):
     [
         (
             {"algorithm": "dawid"},
-            "mace, one_coin, dawid_skene, not 'dawid'",
+            "one_coin, dawid_skene, ibcc, not 'dawid'",
         ),
         ({"table": "json"}, "table must be one of csv, parquet, not 'json'"),
         ({"annotations": ""}, "annotations is not set"),
@@ -204,10 +204,11 @@ def test_gold_stays_fixed(crowd):
             "skills cannot be used with dawid_skene, only with weighted_majority_vote",
         ),
         ({"restarts": 0}, "restarts must be at least 1, not 0"),
-        ({"prior": "flat"}, "prior must be 'estimate' or 'uniform', not 'flat'"),
+        ({"prior": "flat"}, "prior must be 'none' or 'diagonal', not 'flat'"),
+        ({"class_prior": "flat"}, "class_prior must be 'estimate' or 'uniform', not 'flat'"),
         ({"init": "zero"}, "init must be 'majority' or 'spectral', not 'zero'"),
-        ({"pseudo_count": -1.0}, "pseudo_count must be at least 0 and finite, not -1.0"),
-        ({"pseudo_count": float("inf")}, "pseudo_count must be finite, not inf"),
+        ({"diagonal": -1.0}, "diagonal must be positive and finite, not -1.0"),
+        ({"off_diagonal": float("inf")}, "off_diagonal must be finite, not inf"),
         ({"tolerance": float("nan")}, "tolerance must be finite, not nan"),
         ({"max_iterations": 0}, "max_iterations must be in [1, 1,000,000], not 0"),
         ({"algorithm": "pm", "init": "spectral"}, "init must be 'majority' for pm, not 'spectral'"),

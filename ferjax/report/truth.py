@@ -11,7 +11,13 @@ from ml_collections import ConfigDict
 from scipy import sparse
 
 from ferjax import writers
-from ferjax.infer import Crowd, Inference, estimated_accuracy, expected_counts
+from ferjax.infer import (
+    Crowd,
+    Inference,
+    estimated_accuracy,
+    expected_confusion,
+    expected_counts,
+)
 from ferjax.report import figures, page
 from ferjax.report.parts import (
     Picture,
@@ -174,11 +180,11 @@ def _mistakes(
 
 
 def _coders(annotations: Annotations, inference: Inference, show: Show) -> str:
-    counts = expected_counts(annotations, inference.posteriors)
     parts = [_spread(annotations, inference, show)]
-    if len(annotations.classes) <= MOST_CLASSES:
-        parts.append(show(_reliable(annotations, inference, counts)))
-    parts.append(_mistakes(counts.sum(axis=0), annotations, "expected mistakes of all coders"))
+    if len(annotations.classes) <= MOST_CLASSES and inference.confusions is not None:
+        parts.append(show(_reliable(annotations, inference)))
+    counts = expected_confusion(annotations, inference.posteriors)
+    parts.append(_mistakes(counts, annotations, "expected mistakes of all coders"))
     parts.append(_spammers(annotations, inference))
     return "\n".join(parts)
 
@@ -215,11 +221,8 @@ def _half(given: Int[np.ndarray, " workers"]) -> int:
     return int(np.searchsorted(np.cumsum(np.sort(given)[::-1]), given.sum() / 2)) + 1
 
 
-def _reliable(
-    annotations: Annotations,
-    inference: Inference,
-    counts: Float[np.ndarray, "workers classes classes"],
-) -> Iterator[Picture]:
+def _reliable(annotations: Annotations, inference: Inference) -> Iterator[Picture]:
+    counts = expected_counts(annotations, inference.posteriors)
     given = np.bincount(annotations.worker)
     right = estimated_accuracy(annotations, inference.posteriors)
     met = counts.sum(axis=2, keepdims=True) >= 0.5  # otherwise nothing is known of the row

@@ -7,6 +7,7 @@ from ferjax.truth.annotations import Annotations, OptionError
 from ferjax.truth.dawid_skene import dawid_skene
 from ferjax.truth.glad import glad
 from ferjax.truth.gold_vote import gold_majority_vote
+from ferjax.truth.ibcc import ibcc
 from ferjax.truth.iwmv import iwmv
 from ferjax.truth.krippendorff import krippendorff_alpha
 from ferjax.truth.mace import mace
@@ -26,6 +27,7 @@ __all__ = [
     "dawid_skene",
     "glad",
     "gold_majority_vote",
+    "ibcc",
     "iwmv",
     "krippendorff_alpha",
     "mace",

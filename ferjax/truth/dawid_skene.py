@@ -61,12 +61,12 @@ def dawid_skene(
         max_iterations=max_iterations,
         tolerance=tolerance,
     )
-    has_prior = prior == "diagonal"
+    classes = len(annotations.classes)
+    strengths = (diagonal, off_diagonal) if prior == "diagonal" else (0.0, 0.0)
     return em.infer_confusions(
         annotations,
         _maximise,
-        diagonal=diagonal if has_prior else 0.0,
-        off_diagonal=off_diagonal if has_prior else 0.0,
+        pseudo_counts=em.diagonal_counts(classes, *strengths),
         estimate_classes=class_prior == "estimate",
         start=spectral.start(annotations, seed=seed) if init == "spectral" else None,
         gold=read_known(gold, annotations),

@@ -22,6 +22,7 @@ from scipy import sparse
 from ferjax.truth import segments
 from ferjax.truth.annotations import Annotations, OptionError, stable_order
 from ferjax.truth.majority import vote_counts
+from ferjax.truth.memory import free_bytes
 
 AXIS = "tasks"
 FLOOR = 1e-10
@@ -88,6 +89,18 @@ class Fitted(NamedTuple):
     converged: bool
 
 
+class Unused(NamedTuple):
+    """Probabilities of the labels that workers never used: pseudo-counts over sums.
+
+    Attributes:
+      pseudo_counts: [W, K, K], or [1, K, K] if they are the same for all; row = truth.
+      sums: [W, K] of the counts of all labels of a worker to a truth, pseudo-counts included.
+    """
+
+    pseudo_counts: Float64[np.ndarray, "#workers truth label"]
+    sums: Float64[np.ndarray, "workers truth"]
+
+
 class Inferred(NamedTuple):
     """The result of EM; rows in the order of `Annotations.tasks`, `.workers` and `.classes`.
 
@@ -96,8 +109,7 @@ class Inferred(NamedTuple):
       posteriors: [T, K] probability of each class, from the last E-step.
       cells: the labels that workers used.
       probs: [cells, K] probability of a cell's label given each truth, from the last M-step.
-      unused: [W, K, 2] probability of the true label and of each other label given each truth, if
-        the worker never used it.
+      unused: probabilities of the labels that workers never used.
       prior: [K] probability of each class.
       log_likelihood: [iterations] of all annotations at each E-step, plus the logarithm of the
         prior's density up to a constant; or its bound if the model is variational. It never falls,
@@ -110,7 +122,7 @@ class Inferred(NamedTuple):
     posteriors: Float32[np.ndarray, "tasks classes"]
     cells: Cells
     probs: Float64[np.ndarray, "cells classes"]
-    unused: Float64[np.ndarray, "workers classes 2"]
+    unused: Unused
     prior: Float64[np.ndarray, " classes"]
     log_likelihood: Float64[np.ndarray, " iterations"]
     iterations: int
@@ -119,9 +131,7 @@ class Inferred(NamedTuple):
     @property
     def confusions(self) -> Float64[np.ndarray, "workers classes classes"]:
         """[W, K, K] probability of a label (column) given the truth (row); made on each access."""
-        classes = len(self.prior)
-        right, wrong = self.unused[..., 0, None], self.unused[..., 1, None]
-        confusions = np.where(np.eye(classes, dtype=bool), right, wrong)
+        confusions = self.unused.pseudo_counts / self.unused.sums[..., None]
         confusions[self.cells.worker, :, self.cells.label] = self.probs
         return confusions
 
@@ -206,8 +216,7 @@ def infer_confusions(
     annotations: Annotations,
     m_step: MStep,
     *,
-    diagonal: float,
-    off_diagonal: float,
+    pseudo_counts: Float64[np.ndarray, "#workers truth label"],
     estimate_classes: bool,
     **options: Any,
 ) -> Inferred:
@@ -216,23 +225,24 @@ def infer_confusions(
     `m_step` gets, by name,
 
         cell_worker: [cells] worker of each cell;
-        pseudo: [cells, K] what is added to the count of each cell and truth;
-        pseudo_unused: [W, K] what is added for all labels that a worker never used;
+        pseudo: [cells, K] pseudo-count of each cell and truth;
+        pseudo_unused: [W, K] sum of the pseudo-counts of all labels that a worker never used;
         estimate_classes: whether to estimate the class prior;
 
     and returns as estimates the probability of each cell's label given each truth, and [W, K] the
     counts of each worker and truth, all pseudo-counts included.
     """
     _, workers, classes = annotations.sizes
+    check_memory(annotations)
     cells = _cells(annotations)
-    of_labels = np.where(np.eye(classes, dtype=bool), diagonal, off_diagonal)
-    pseudo = of_labels[cells.label]
-    unused = np.tile(of_labels.sum(axis=0), (workers, 1))
-    np.subtract.at(unused, cells.worker, pseudo)
+    row = cells.worker if len(pseudo_counts) > 1 else 0
+    pseudo = pseudo_counts[row, :, cells.label]
+    used = sparse.csr_matrix((np.ones(len(pseudo)), cells.worker, np.arange(len(pseudo) + 1)))
+    used.resize((len(pseudo), workers))
     numbers = {
         "cell_worker": cells.worker,
         "pseudo": pseudo,
-        "pseudo_unused": unused,
+        "pseudo_unused": np.maximum(pseudo_counts.sum(axis=2) - used.T @ pseudo, 0),
         "estimate_classes": estimate_classes,
     }
     fitted = infer(annotations, m_step, numbers, cells=cells, **options)
@@ -242,12 +252,33 @@ def infer_confusions(
         posteriors=fitted.posteriors,
         cells=cells,
         probs=probs,
-        unused=np.array([diagonal, off_diagonal]) / sums[..., None],
+        unused=Unused(pseudo_counts, sums),
         prior=fitted.parameters.prior,
         log_likelihood=fitted.log_likelihood,
         iterations=len(fitted.log_likelihood),
         converged=fitted.converged,
     )
+
+
+def check_memory(annotations: Annotations) -> None:
+    """Raises an `OptionError` if EM with confusion matrices would take more memory than is free."""
+    tasks, workers, classes = annotations.sizes
+    cells = min(len(annotations.task), workers * classes)
+    needed = 8 * classes * (6 * cells + 4 * workers + 4 * tasks) + 100 * len(annotations.task)
+    free = free_bytes()
+    if needed > free:
+        raise OptionError(
+            f"confusion matrices of {workers:,} workers for {classes:,} classes would take about "
+            f"{needed / 2**30:,.1f} GiB of memory, but {free / 2**30:,.1f} GiB are free; "
+            "algorithm majority_vote, one_coin or pm takes less"
+        )
+
+
+def diagonal_counts(
+    classes: int, diagonal: float, off_diagonal: float
+) -> Float64[np.ndarray, "1 truth label"]:
+    """Returns pseudo-counts that are the same for all workers."""
+    return np.where(np.eye(classes, dtype=bool), diagonal, off_diagonal)[None]
 
 
 def _cells(annotations: Annotations) -> Cells:
