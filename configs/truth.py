@@ -8,9 +8,10 @@
     workers.csv     labels given, estimated accuracy, most frequent mistake, spam score (near 0: the
                     labels do not depend on the truth; not a ranking) and whether to take the worker
                     for a spammer
-    confusions.npz  confusions [workers, classes, classes], row = truth; workers; classes. If a
-                    worker labelled no task of a class, voting gives nan, and EM gives equal
-                    probability to each label that the worker used
+    confusions.npz  confusions [workers, classes, classes], row = truth; workers; classes; expected
+                    counts, in the shape of the confusions. If a worker labelled no task of a class,
+                    voting gives nan, and EM gives equal probability to each label that the worker
+                    used
     result.json     accuracy if `truth` is given (gold left out), Krippendorff's alpha, seconds, ...
     report/         the same as a web page
 """
@@ -28,6 +29,8 @@ def get_config() -> ConfigDict:
     # 'gold_majority_vote' (needs `gold`), 'weighted_majority_vote' (needs `skills`).
     config.algorithm = "dawid_skene"
     config.gold = ""  # a file of tasks whose truth is known and stays fixed: task, label
+    config.earlier = ""  # confusions.npz of an earlier run by the same workers; dawid_skene alone
+    config.earlier_as = "prior"  # or 'add' or 'assign', for the start alone
     config.skills = ""  # a file of worker, skill (or accuracy) for weighted_majority_vote
     config.truth = ""  # a file of tasks whose truth is known, to measure the result by
     config.classes = ()  # possible labels, "('a','b')"; (): those that occur

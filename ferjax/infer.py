@@ -27,6 +27,7 @@ from ferjax.truth import (
 )
 from ferjax.truth.annotations import UNKNOWN, read_known
 from ferjax.truth.dawid_skene import check_start
+from ferjax.truth.earlier import check_use, read_earlier
 from ferjax.truth.em import check_memory, check_options
 from ferjax.truth.mace import check_restarts
 from ferjax.truth.weighted_vote import read_skills
@@ -44,7 +45,7 @@ ALGORITHMS = {
     "glad": ("gold", "max_iterations", "tolerance"),
     "mace": ("restarts", "gold", "max_iterations", "tolerance", "seed"),
     "one_coin": ("gold", *PRIORS, *EM),
-    "dawid_skene": ("init", "gold", "seed", *PRIORS, *EM),
+    "dawid_skene": ("init", "earlier", "earlier_as", "gold", "seed", *PRIORS, *EM),
     "ibcc": ("gold", *PRIORS[1:], *EM),
 }
 """The options of the config that each algorithm takes."""
@@ -63,6 +64,7 @@ class Crowd(NamedTuple):
       gold: [T] known classes that stay fixed, `UNKNOWN` elsewhere.
       truth: [T] known classes to measure accuracy by, `UNKNOWN` or `NO_CLASS` elsewhere.
       skills: [W] given skills of the workers; None if there are none.
+      earlier: [W, K, K] counts of the workers' earlier labels (columns) by truth (rows); or None.
       seconds: time that reading took.
     """
 
@@ -70,6 +72,7 @@ class Crowd(NamedTuple):
     gold: Int32[np.ndarray, " tasks"]
     truth: Int32[np.ndarray, " tasks"]
     skills: Float64[np.ndarray, " workers"] | None
+    earlier: Float64[np.ndarray, "workers classes classes"] | None
     seconds: float
 
     @property
@@ -136,7 +139,8 @@ def read(config: ConfigDict) -> Crowd:
     for field, allowed in (("algorithm", ALGORITHMS), ("table", TABLES)):
         if config[field] not in allowed:
             raise UserError(f"{field} must be one of {', '.join(allowed)}, not {config[field]!r}")
-    for field, needed in (("gold", "gold_majority_vote"), ("skills", "weighted_majority_vote")):
+    needs = {"gold": "gold_majority_vote", "skills": "weighted_majority_vote", "earlier": ""}
+    for field, needed in needs.items():
         if config[field] and field not in ALGORITHMS[config.algorithm]:
             users = ", ".join(name for name, options in ALGORITHMS.items() if field in options)
             raise UserError(f"{field} cannot be used with {config.algorithm}, only with {users}")
@@ -161,11 +165,15 @@ def read(config: ConfigDict) -> Crowd:
         check_options(**{name: config[name] for name in (*PRIORS, *EM)})
         if config.algorithm in ("dawid_skene", "ibcc"):
             check_memory(annotations)
+        check_use(config.earlier_as)
+        everyone, earlier = config.earlier_as == "assign", None
+        if config.earlier:
+            earlier = read_earlier(config.earlier, annotations, everyone=everyone)
         check_start(config.init, annotations)
         check_restarts(config.restarts)
     except (TableError, OptionError) as error:
         raise UserError(str(error)) from error
-    return Crowd(annotations, gold, known, skills, time.perf_counter() - start)
+    return Crowd(annotations, gold, known, skills, earlier, time.perf_counter() - start)
 
 
 def fingerprint(crowd: Crowd) -> dict[str, Any]:
@@ -180,8 +188,9 @@ def fingerprint(crowd: Crowd) -> dict[str, Any]:
     for name in ("task", "worker", "label"):
         checksums[name] = zlib.crc32(getattr(crowd.annotations, name).tobytes())
     checksums["gold"] = zlib.crc32(crowd.gold.tobytes())
-    if crowd.skills is not None:
-        checksums["skills"] = zlib.crc32(crowd.skills.tobytes())
+    for name in ("skills", "earlier"):
+        if getattr(crowd, name) is not None:
+            checksums[name] = zlib.crc32(getattr(crowd, name).tobytes())
     tasks, workers, classes = crowd.annotations.sizes
     annotations = len(crowd.annotations.task)
     sizes = {"tasks": tasks, "workers": workers, "classes": classes, "annotations": annotations}
@@ -198,7 +207,9 @@ def infer(config: ConfigDict, crowd: Crowd) -> Inference:
 def _infer(config: ConfigDict, crowd: Crowd) -> dict[str, Any]:
     """Runs `config.algorithm` and returns all fields of `Inference` except the seconds."""
     options = {name: config[name] for name in ALGORITHMS[config.algorithm]}
-    options |= {name: getattr(crowd, name) for name in ("gold", "skills") if name in options}
+    options |= {
+        name: getattr(crowd, name) for name in ("gold", "skills", "earlier") if name in options
+    }
     inferred = getattr(truth, config.algorithm)(crowd.annotations, **options)
     names = set(Inference._fields) - {"confusions", "seconds"}
     fields = {name: getattr(inferred, name, None) for name in names}
@@ -400,7 +411,8 @@ def _write_confusions(annotations: Annotations, inference: Inference, path: Path
         return
     with writers.replacing(path) as temporary, temporary.open("wb") as file:
         names = {x: getattr(annotations, x).astype(str) for x in ("workers", "classes")}
-        np.savez(file, confusions=inference.confusions, **names)
+        counts = expected_counts(annotations, inference.posteriors)
+        np.savez(file, confusions=inference.confusions, counts=counts, **names)
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

@@ -172,6 +172,33 @@ def test_reports_of_odd_crowds_are_written(tmp_path, classes):
     assert ("most_reliable.png" in page) == (classes <= 12)
 
 
+@pytest.mark.parametrize("use", ["prior", "add", "assign"])
+def test_confusions_of_an_earlier_run_are_used(crowd, use):
+    """The earlier run's three able workers outvote cy, though in the new labels all are alike."""
+    write_tables(crowd)
+    (crowd / "tables/confusions.npz").rename(crowd / "earlier.npz")
+    rows = [(task, name, "sad") for task in range(4) for name in ("ann", "dee", "cy")]
+    write(crowd / "labels.csv", ("task", "worker", "label"), [*rows, (4, "cy", "fear")])
+    changes = {"earlier": str(crowd / "earlier.npz"), "earlier_as": use, "classes": CLASSES}
+    write_tables(crowd, **changes)
+    assert [row["label"] for row in read(crowd / "tables/labels.csv")][:4] == ["sad"] * 4
+    confusions = np.load(crowd / "tables/confusions.npz")["confusions"]
+    if use == "prior":
+        np.testing.assert_allclose(confusions[0], np.eye(3), atol=1e-3)
+
+
+def test_earlier_confusions_of_others_are_refused(crowd, capsys):
+    write_tables(crowd)
+    earlier = {"earlier": str(crowd / "tables/confusions.npz")}
+    write(
+        crowd / "labels.csv", ("task", "worker", "label"), [(0, "ann", "sad"), (0, "flo", "fear")]
+    )
+    assert run(crowd, **earlier) == 1
+    assert "class anger is none of the classes fear, sad; set classes" in capsys.readouterr().err
+    assert run(crowd, **earlier, earlier_as="assign", classes=CLASSES) == 1
+    assert "has no matrix of 1 of 2 workers, such as flo" in capsys.readouterr().err
+
+
 def test_gold_stays_fixed(crowd):
     (crowd / "gold.csv").write_text("task,label\nimg 3,sad\nimg 4,fear\n")
     assert run(crowd, gold=str(crowd / "gold.csv")) == 0
@@ -202,6 +229,11 @@ def test_gold_stays_fixed(crowd):
         (
             {"skills": "skills.csv"},
             "skills cannot be used with dawid_skene, only with weighted_majority_vote",
+        ),
+        ({"earlier_as": "x"}, "earlier_as must be 'prior', 'add' or 'assign', not 'x'"),
+        (
+            {"algorithm": "ibcc", "earlier": "confusions.npz"},
+            "earlier cannot be used with ibcc, only with dawid_skene",
         ),
         ({"restarts": 0}, "restarts must be at least 1, not 0"),
         ({"prior": "flat"}, "prior must be 'none' or 'diagonal', not 'flat'"),

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float64, Int32
 
 from ferjax.truth import em, segments, spectral
 from ferjax.truth.annotations import Annotations, OptionError, read_known
+from ferjax.truth.earlier import check_use, read_earlier, start_from
 
 
 def dawid_skene(
@@ -25,6 +26,8 @@ def dawid_skene(
     diagonal: float = 1.0,
     off_diagonal: float = 0.01,
     class_prior: str = "estimate",
+    earlier: Any = None,
+    earlier_as: str = "prior",
     gold: Any = None,
     max_iterations: int = 100,
     tolerance: float = 1e-5,
@@ -42,6 +45,10 @@ def dawid_skene(
       diagonal: pseudo-count of right labels, above 0, if `prior` is 'diagonal'.
       off_diagonal: pseudo-count of each wrong label, above 0, likewise.
       class_prior: 'estimate', or 'uniform' over classes.
+      earlier: earlier confusion matrices of the workers, as counts, see `earlier.read_earlier`.
+      earlier_as: 'prior' (added to the counts of every M-step), 'add' (to those of the first alone)
+        or 'assign' (in their place; every worker must have a matrix). The latter two replace
+        `init`, and the E-step after this M-step is not counted as an iteration.
       gold: known truths, see `annotations.read_known`; these tasks keep them.
       max_iterations: most iterations.
       tolerance: stop when the log-likelihood per annotation changes by less.
@@ -50,9 +57,10 @@ def dawid_skene(
 
     Raises:
       OptionError: for an argument out of its range.
-      TableError: for a mistake in `gold`.
+      TableError: for a mistake in `gold` or `earlier`.
     """
     check_start(init, annotations)
+    check_use(earlier_as)
     em.check_options(
         prior=prior,
         diagonal=diagonal,
@@ -61,15 +69,24 @@ def dawid_skene(
         max_iterations=max_iterations,
         tolerance=tolerance,
     )
-    classes = len(annotations.classes)
+    known = read_known(gold, annotations)
+    start = spectral.start(annotations, seed=seed) if init == "spectral" else None
     strengths = (diagonal, off_diagonal) if prior == "diagonal" else (0.0, 0.0)
+    pseudo_counts = em.diagonal_counts(len(annotations.classes), *strengths)
+    if earlier is not None:
+        counts = read_earlier(earlier, annotations, everyone=earlier_as == "assign")
+        if earlier_as == "prior":
+            pseudo_counts = pseudo_counts + counts
+        else:
+            add, uniform = earlier_as == "add", class_prior == "uniform"
+            start = start_from(annotations, counts, add=add, uniform=uniform, gold=known)
     return em.infer_confusions(
         annotations,
         _maximise,
-        pseudo_counts=em.diagonal_counts(classes, *strengths),
+        pseudo_counts=pseudo_counts,
         estimate_classes=class_prior == "estimate",
-        start=spectral.start(annotations, seed=seed) if init == "spectral" else None,
-        gold=read_known(gold, annotations),
+        start=start,
+        gold=known,
         max_iterations=max_iterations,
         tolerance=tolerance,
         mesh=mesh,

@@ -15,16 +15,22 @@ import numpy as np
 from jaxtyping import Float64, Int32
 from scipy.special import softmax
 
-from ferjax.truth.annotations import Annotations
+from ferjax.truth.annotations import Annotations, OptionError
 from ferjax.truth.majority import vote_counts
 from ferjax.truth.tables import LONGEST, TableError, positions
 
 FLOOR = 1e-10
 """Least count of a label, and least probability of a class."""
-USES = ("prior", "assign", "add")
+USES = ("prior", "add", "assign")
 
 
-def start(
+def check_use(earlier_as: str) -> None:
+    """Raises an `OptionError` for an invalid use of earlier matrices."""
+    if earlier_as not in USES:
+        raise OptionError(f"earlier_as must be 'prior', 'add' or 'assign', not {earlier_as!r}")
+
+
+def start_from(
     annotations: Annotations,
     counts: Float64[np.ndarray, "workers truth label"],
     *,

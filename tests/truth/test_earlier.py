@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ferjax.truth import TableError
-from ferjax.truth.earlier import read_earlier, start
+from ferjax.truth import OptionError, TableError, dawid_skene
+from ferjax.truth.earlier import read_earlier, start_from
 from tests.truth.test_em import annotations_of, crowd
 
 ANNOTATIONS = annotations_of([(0, "a", 0), (0, "b", 1), (1, "c", 2)])
@@ -94,8 +94,44 @@ def loops(annotations, earlier, use, iterations):
 def test_a_start_is_the_first_iteration(use):
     annotations, _ = crowd(seed=5, tasks=20, workers=6)
     unknown = np.full(20, -1, np.int32)
-    found = start(annotations, counted(5), add=use == "add", uniform=False, gold=unknown)
+    found = start_from(annotations, counted(5), add=use == "add", uniform=False, gold=unknown)
     np.testing.assert_allclose(found, loops(annotations, counted(5), use, 1), atol=1e-9)
     # Golden values: crowd-kit 1.4.2, n_iter=1, strategies 'assign' and 'addition'.
     squares = {"assign": 18.200574823, "add": 17.452296577}
     np.testing.assert_allclose((found**2).sum(), squares[use], rtol=1e-8)
+
+
+@pytest.mark.parametrize("use", ["prior", "add", "assign"])
+@pytest.mark.parametrize("iterations", [1, 4])
+def test_em_equals_loops(use, iterations):
+    """A start is itself the first of the loop's E-steps."""
+    annotations, _ = crowd(seed=5, tasks=20, workers=6)
+    done = iterations if use == "prior" else iterations + 1
+    found = dawid_skene(
+        annotations,
+        prior="none",
+        earlier=counted(5),
+        earlier_as=use,
+        max_iterations=iterations,
+        tolerance=-1.0,
+    )
+    expected = loops(annotations, counted(5), use, done)
+    np.testing.assert_allclose(found.posteriors, expected, atol=1e-5)
+    np.testing.assert_allclose(found.confusions.sum(axis=2), 1, rtol=1e-6)
+
+
+def test_a_known_worker_needs_no_new_labels_to_be_believed():
+    """One label: the matrix of its worker says 0 where the truth is 1 as often as where it is 0."""
+    annotations = annotations_of([("t", "a", 0)], classes=(0, 1))
+    earlier = np.array([[[6.0, 2.0], [3.0, 9.0]]])
+    found = dawid_skene(annotations, earlier=earlier, class_prior="uniform", max_iterations=1)
+    zero, one = 7 / 9, 3 / 12
+    np.testing.assert_allclose(found.posteriors[0, 0], zero / (zero + one), rtol=1e-5)
+
+
+def test_a_mistake_in_the_use_is_named():
+    with pytest.raises(OptionError, match="earlier_as must be 'prior', 'add' or 'assign', not 'x'"):
+        dawid_skene(ANNOTATIONS, earlier=np.ones((3, 3, 3)), earlier_as="x")
+    earlier = np.ones((3, 3, 3)) * np.array([1, 1, 0])[:, None, None]
+    with pytest.raises(TableError, match="has no matrix of 1 of 3 workers, such as c"):
+        dawid_skene(ANNOTATIONS, earlier=earlier, earlier_as="assign")
