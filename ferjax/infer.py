@@ -380,7 +380,7 @@ def frequent_mistakes(
         mistakes = zip(worker, truth, label, counts.max(axis=1), strict=True)
         for number, *mistake in mistakes:
             worst[number] = max(worst[number], tuple(mistake), key=lambda x: x[2])
-    return worst
+    return [(int(k), int(j), float(n)) for k, j, n in worst]
 
 
 def _workers(annotations: Annotations, inference: Inference) -> pa.Table:
