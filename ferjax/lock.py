@@ -20,6 +20,7 @@ from typing import Any, NoReturn, TextIO
 
 import jax
 
+from ferjax import writers
 from ferjax.errors import UserError
 
 LOCK = "lock.json"
@@ -66,7 +67,7 @@ def hold(workdir: Path) -> Iterator[None]:
 
 
 def _take(path: Path, own: Holder) -> None:
-    with _opened(path) as file:
+    with writers.naming(path), _opened(path) as file:
         holder, age = _read(file), _age(path)
         if age <= STALE and holder is None and path.stat().st_size:
             raise UserError(
@@ -102,10 +103,16 @@ def _opened(path: Path) -> Iterator[TextIO]:
         with path.open("a+") as file:
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
-            with contextlib.suppress(FileNotFoundError):  # removed while this one waited
-                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    yield file
-                    return
+            if _is_current(file, path):  # else it was removed while this process waited
+                yield file
+                return
+
+
+def _is_current(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _read(file: TextIO) -> Holder | None:

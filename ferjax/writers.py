@@ -23,7 +23,7 @@ class MetricsFile:
         """Appends a line; nan and infinity become null."""
         if jax.process_index() == 0:
             line = {"step": step, "epoch": epoch, "split": split, "stage": stage} | values
-            with _naming(self.path), self.path.open("a") as file:
+            with naming(self.path), self.path.open("a") as file:
                 file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
                 if split != "train":  # what results are computed from outlasts a power cut
                     _sync(file)
@@ -106,7 +106,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with _naming(path):
+    with naming(path):
         try:
             yield temporary
             with temporary.open("rb") as file:
@@ -118,7 +118,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Names the file in errors of the system that don't, as when the disk is full."""
     try:
         yield

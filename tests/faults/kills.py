@@ -34,8 +34,8 @@ UNEQUAL = ("cpu_seconds", "memory_bytes")
 
 def run(command: Callable[[Path], int], workdir: Path, log: Path) -> None:
     """Runs a command in a process of its own, which ends with its exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        logging.basicConfig(level=logging.WARNING, stream=file, force=True)
         sys.exit(command(workdir))
 
 
