@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import cct
+from configs import cct, supervised
 from ferjax import parallel, train
 from ferjax.data.record import CLASSES, Dataset, InMemory, Split
 from ferjax.methods.method import State
@@ -37,6 +37,19 @@ def config(**changes) -> ConfigDict:
     made.loop.log_steps = 1
     made.update_from_flattened_dict(changes)
     return made
+
+
+def whole_run() -> ConfigDict:
+    """Three epochs of two steps on built-in faces, each with an evaluation and a checkpoint."""
+    networks.NETWORKS[NETWORK] = one_block
+    made = supervised.get_config()
+    made.data.train_size, made.data.test_size, made.data.image_size = 48, 16, 24
+    made.data.validation = 0.25
+    made.model.name, made.model.width = NETWORK, 4
+    made.supervised.batch_size = made.loop.eval_batch_size = 16
+    made.supervised.epochs = 3.0
+    made.loop.log_steps = 1
+    return made.copy_and_resolve_references()
 
 
 def stage_config(stage: str, **changes) -> ConfigDict:

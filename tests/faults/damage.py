@@ -29,14 +29,12 @@ from typing import Any, NamedTuple
 import cv2
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from configs import annotate as annotate_config
 from configs import evaluate as evaluate_config
-from configs import supervised, truth
+from configs import truth
 from ferjax import annotate, main, predictor, preemption
 from ferjax.errors import UserError
-from ferjax.nn import networks
 from tests import tiny
 
 LONGEST_LINE = 300
@@ -74,22 +72,9 @@ class Case(NamedTuple):
     result: Callable[[Path], Any]
 
 
-def training_config() -> ConfigDict:
-    """Three epochs of two steps, two evaluations and checkpoints each, on built-in faces."""
-    networks.NETWORKS[tiny.NETWORK] = tiny.one_block
-    config = supervised.get_config()
-    config.data.train_size, config.data.test_size, config.data.image_size = 48, 16, 24
-    config.data.validation = 0.25
-    config.model.name, config.model.width = tiny.NETWORK, 4
-    config.supervised.batch_size = config.loop.eval_batch_size = 16
-    config.supervised.epochs = 3.0
-    config.loop.log_steps = 1
-    return config.copy_and_resolve_references()
-
-
 def train(workdir: Path) -> int:
-    """Runs `training_config`."""
-    return main.execute(training_config(), workdir)
+    """Runs `tiny.whole_run`."""
+    return main.execute(tiny.whole_run(), workdir)
 
 
 def trained(workdir: Path) -> Any:
@@ -107,7 +92,7 @@ def untimed(value: Any) -> Any:
 
 
 def stop_after(steps: int, workdir: Path) -> None:
-    """Runs `training_config`, and stops it after some steps."""
+    """Runs `tiny.whole_run`, and stops it after some steps."""
     calls = iter([False] * steps)
     requested, preemption.requested = preemption.requested, lambda: next(calls, True)
     try:

@@ -30,14 +30,32 @@ PATIENCE = 240
 """Seconds within which everything must have ended."""
 OUTCOMES = ("lost", "crashed", "silent")
 DUMP = re.compile(r"Traceback \(most|stack trace|^\s+@ +0x", re.MULTILINE)
-TRAINING = """
-from tests.faults import damage
+CONFIGS = {
+    "training": """
+from tests import tiny
 
 def get_config():
-    config = damage.training_config()
-    config.supervised.epochs = {epochs}
+    config = tiny.whole_run()
+    config.supervised.epochs = 30.0
     return config
-"""
+""",
+    "labelling": """
+from configs import annotate
+from ferjax.nn import networks
+from tests import tiny
+
+networks.NETWORKS[tiny.NETWORK] = tiny.one_block
+
+def get_config():
+    config = annotate.get_config()
+    config.annotate.batch_size = config.annotate.shard_size = 1
+    return config
+""",
+}
+
+
+LABELLED = {"trained": "trained", "path": "faces"}
+"""Fields of the config that labels, and what they name."""
 
 
 class Fault(NamedTuple):
@@ -84,11 +102,9 @@ FAULTS = {
 
 def launch(root: Path, config: str, workdir: Path) -> subprocess.Popen:
     """Starts two processes that train, or label pictures with `root/trained`."""
-    arguments = [f"--config={root / 'training.py'}"]
+    arguments = [f"--config={root / config}.py"]
     if config == "labelling":
-        arguments = ["--config=configs/annotate.py", f"--config.trained={root / 'trained'}"]
-        arguments += [f"--config.path={root / 'faces'}"]
-        arguments += ["--config.annotate.batch_size=1", "--config.annotate.shard_size=1"]
+        arguments += [f"--config.{x}={root / y}" for x, y in LABELLED.items()]
     command = [sys.executable, "launch/local.py", "--processes=2", "--", *arguments]
     environment = {
         "JAX_PLATFORMS": "cpu",
@@ -182,7 +198,8 @@ def main_() -> int:
     only, counts = parser.parse_args().only, dict[str, Counts]()
     with tempfile.TemporaryDirectory(prefix="two-processes-") as folder:
         root = Path(folder)
-        (root / "training.py").write_text(TRAINING.format(epochs=30.0))
+        for name, text in CONFIGS.items():
+            (root / f"{name}.py").write_text(text)
         damage.make_inputs(root, faces=400)
         expected = {x: run(root, x, root / x) for x in ("training", "labelling")}
         for name, fault in FAULTS.items():
