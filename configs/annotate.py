@@ -4,7 +4,8 @@
         --workdir=DIR
 
 `trained` is the workdir of a finished run; `path` a folder tree of pictures (jpg, png, webp, bmp,
-tif), a list of such files, or ArrayRecord (a file, or a folder of them). Writes into DIR
+tif, gif, pgm, ppm), a list of such files, or ArrayRecord (a file, or a folder of them). Writes into
+DIR
 
     labels/part-*.parquet  index, file, label, p_<class>, and valence and arousal if the model has
                            them; one file per shard, so that a killed run continues
@@ -26,6 +27,7 @@ def get_config() -> ConfigDict:
     config.stage = ""  # of that run; '': its headline
     config.weights = "last"  # or 'best' on the faces that the run held out for validation
     config.path = ""
+    config.max_megapixels = 64.0  # that a picture may declare; larger ones are not decoded
     config.annotate = annotation()
     return config
 

@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     config.stage = ""  # of that run; '': its headline
     config.weights = "last"  # or 'best' on the faces that the run held out for validation
     config.groups = ConfigDict({"wild": (), "posed": ()})
+    config.max_megapixels = 64.0  # that a picture may declare; larger ones are not decoded
     config.batch_size = 256
     config.workers = 0  # processes that load faces; 0: threads
     return config

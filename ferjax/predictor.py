@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from ferjax import parallel, stages
 from ferjax.checkpoints import Checkpoints
-from ferjax.data.images import decode, resize, to_grey
+from ferjax.data.images import MAX_MEGAPIXELS, decode, fault_of, read_file, resize, to_grey
 from ferjax.errors import UserError
 from ferjax.methods import METHODS
 from ferjax.methods.method import Prediction
@@ -73,7 +73,9 @@ class Predictor:
         self.prediction = prediction
         self.weights = weights
 
-    def predict(self, images: Picture | Sequence[Picture]) -> Predictions:
+    def predict(
+        self, images: Picture | Sequence[Picture], *, max_megapixels: float = MAX_MEGAPIXELS
+    ) -> Predictions:
         """Predicts faces.
 
         Args:
@@ -81,11 +83,13 @@ class Predictor:
             [height, width, channels] or [faces, height, width, channels], grey (1 channel) or RGB
             (3), of any size. They become squares of the size that the model was trained on, grey or
             RGB as it was; faces should be cropped as its training faces were.
+          max_megapixels: millions of pixels that a file may declare; more are not decoded.
 
         Raises:
-          UserError: for no picture, a file that is no picture, or an array of another kind.
+          UserError: for no picture, a file that is no picture or too large, or an array of another
+            kind.
         """
-        faces = self._faces(images)
+        faces = self._faces(images, max_megapixels)
         parts = [self._outputs_of(faces[k : k + BATCH]) for k in range(0, len(faces), BATCH)]
         outputs = {head.name: np.concatenate([x[head.name] for x in parts]) for head in self.heads}
         probabilities = {x.name: outputs[x.name] for x in self.heads if x.kind == "class"}
@@ -121,28 +125,30 @@ class Predictor:
         return {name: value[: len(faces)] for name, value in outputs.items()}
 
     def _faces(
-        self, images: Picture | Sequence[Picture]
+        self, images: Picture | Sequence[Picture], max_megapixels: float
     ) -> UInt8[np.ndarray, "faces height width channels"]:
         if isinstance(images, np.ndarray):
             pictures = list(_split(images))
         else:
             several = [images] if isinstance(images, str | Path) else list(images)
-            pictures = [face for image in several for face in self._opened(image)]
+            pictures = [face for image in several for face in self._opened(image, max_megapixels)]
         if not pictures:
             raise UserError("predict: no picture was given")
         size, _, channels = self.image_shape
         return np.stack([resize(_in_channels(x, channels), size) for x in pictures])
 
-    def _opened(self, image: Picture) -> list[UInt8[np.ndarray, "height width channels"]]:
+    def _opened(
+        self, image: Picture, max_megapixels: float
+    ) -> list[UInt8[np.ndarray, "height width channels"]]:
         if isinstance(image, np.ndarray):
             return list(_split(image))
         try:
-            encoded = Path(image).read_bytes()
+            encoded = read_file(image, max_megapixels)
         except OSError as error:
             raise UserError(f"predict: {image}: {error.strerror}") from error
-        picture = decode(encoded, self.image_shape[2])
+        picture = decode(encoded, self.image_shape[2], max_megapixels)
         if picture is None:
-            raise UserError(f"predict: {image} is not a readable picture")
+            raise UserError(f"predict: {image} is {fault_of(encoded, max_megapixels)}")
         return [picture]
 
 

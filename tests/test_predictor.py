@@ -315,6 +315,16 @@ def test_a_damaged_file_is_named(tmp_path):
             own().predict([tmp_path / "good.png", tmp_path / name])
     with pytest.raises(UserError, match="Is a directory"):
         own().predict(tmp_path)
+    with pytest.raises(UserError, match=r"/dev/zero: not a regular file"):
+        own().predict("/dev/zero")
+
+
+def test_a_file_that_declares_too_many_pixels_is_not_decoded(tmp_path):
+    cv2.imwrite(str(tmp_path / "face.png"), picture(100, 100))
+    message = r"face\.png is 100×100 pixels, above the limit of 0\.005 megapixels"
+    with pytest.raises(UserError, match=message):
+        own().predict(tmp_path / "face.png", max_megapixels=0.005)
+    assert len(own().predict(tmp_path / "face.png").labels) == 1
 
 
 def test_a_run_or_stage_or_weights_that_are_not_there_are_named(student_run, tmp_path):

@@ -17,8 +17,10 @@ def get_config() -> ConfigDict:
     data = union(sets)
     data.in_memory = False
     data.image_size = 224
+    data.max_megapixels = 64.0  # that a picture may declare; larger ones are not decoded
     for each in sets:
-        data.sets[each].image_size = data.get_oneway_ref("image_size")
+        for field in ("image_size", "max_megapixels"):
+            data.sets[each][field] = data.get_oneway_ref(field)
     return run(data, network("resnet18", width=64, stem="imagenet", stem_stride=2))
 
 
@@ -32,4 +34,5 @@ def folder(coder: str = "") -> ConfigDict:
     config.classes = 7
     config.image_size = 224
     config.channels = 3
+    config.max_megapixels = 64.0
     return config

@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     data.dir = ""  # where TFDS put it; '': ~/tensorflow_datasets
     data.image_size = 0  # 0: as the pictures are, if all are squares of one size
     data.channels = 0  # 1: grey, 3: RGB; 0: as the set has
+    data.max_megapixels = 64.0  # that a picture may declare; larger ones are not decoded
     data.train_parts = ("train",)
     data.test_part = ""  # '': test if there is one, else validation
     data.subset = 0  # training pictures drawn; 0: all

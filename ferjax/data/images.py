@@ -2,8 +2,10 @@
 
 import abc
 import dataclasses
+import errno
 import functools
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,22 +17,94 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from jaxtyping import Bool, Int, UInt8
 from tensorflow_datasets.proto import tf_example_pb2
 
-from ferjax.data.record import Images, Names
+from ferjax.data.headers import FORMATS, declared_size, passes
+from ferjax.data.record import UNREADABLE, Images, Names
+from ferjax.errors import UserError
 
-MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*")
-"""First bytes of pictures."""
+MAX_MEGAPIXELS = 64.0
+"""Pictures that declare more million pixels are not decoded unless a field says otherwise."""
+
+PASSES = 16
+"""A progressive picture of as many pixels may go over them so often, a smaller one more often."""
+
+BYTES_A_PIXEL = 8
+"""Of a picture without compression, 16 bits in each of four channels; see `most_bytes`."""
+
+METADATA = 1 << 24
 
 RECORDS_AT_A_TIME = 1024
 
 
-def decode(encoded: bytes, channels: int) -> UInt8[np.ndarray, "height width channels"] | None:
-    """Decodes a picture file, in grey (1 channel) or RGB (3); None if the bytes are damaged."""
+def decode(
+    encoded: bytes, channels: int, max_megapixels: float = MAX_MEGAPIXELS
+) -> UInt8[np.ndarray, "height width channels"] | None:
+    """Decodes a picture file, in grey (1 channel) or RGB (3).
+
+    Args:
+      encoded: the file, of one of `headers.FORMATS`.
+      channels: 1 or 3.
+      max_megapixels: millions of pixels that it may declare; nothing is decoded if it has more.
+
+    Returns:
+      None if the bytes are damaged, or for too many pixels: see `fault_of`.
+    """
+    if declared_size(encoded) is None or _excess(encoded, max_megapixels):
+        return None
     code = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
     try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), code) if encoded else None
-    except cv2.error:  # a header that claims a size beyond all bounds
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), code)
+    except cv2.error:
         return None
     return None if image is None else image.reshape(*image.shape[:2], channels)
+
+
+def fault_of(encoded: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> str:
+    """Returns what is wrong with a picture file that `decode` gives None for."""
+    return _excess(encoded, max_megapixels) or UNREADABLE
+
+
+def _excess(encoded: bytes, max_megapixels: float) -> str:
+    """What would take too much memory or time to decode; '' if nothing would."""
+    height, width = declared_size(encoded) or (0, 0)
+    pixels, most = height * width, max_megapixels * 1e6
+    limit = f"the limit of {max_megapixels:g} megapixels (max_megapixels)"
+    if pixels > most:
+        return f"{height:,}×{width:,} pixels, above {limit}"
+    if pixels and (scans := passes(encoded, int(PASSES * most / pixels))) * pixels > PASSES * most:
+        return f"{height:,}×{width:,} pixels in {scans:,} scans, {PASSES} times above {limit}"
+    return ""
+
+
+def check_limit(max_megapixels: float) -> None:
+    """Checks that some pictures may be decoded.
+
+    Raises:
+      UserError: if none may.
+    """
+    if not max_megapixels > 0:
+        raise UserError(f"max_megapixels must be above 0, not {max_megapixels}")
+
+
+def most_bytes(max_megapixels: float = MAX_MEGAPIXELS) -> int:
+    """Returns how many bytes the file of a picture of so many pixels can have."""
+    return int(max_megapixels * 1e6) * BYTES_A_PIXEL + METADATA
+
+
+def read_file(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:
+    """Reads a picture file.
+
+    Raises:
+      OSError: if it is not there, no regular file (a device may never end, and a pipe never begin),
+        or larger than a picture of so many pixels can be.
+    """
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if status.st_size > most_bytes(max_megapixels):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return Path(path).read_bytes()
 
 
 def resize(
@@ -57,10 +131,12 @@ class EncodedImages(Images):
     Attributes:
       size: pixels of the side.
       channels: 1, grey; or 3, RGB.
+      max_megapixels: see `decode`.
     """
 
     size: int
     channels: int
+    max_megapixels: float = dataclasses.field(default=MAX_MEGAPIXELS, kw_only=True)
 
     @abc.abstractmethod
     def encoded(self, rows: list[int]) -> Iterator[bytes]:
@@ -73,11 +149,15 @@ class EncodedImages(Images):
         faces = np.zeros((len(rows), self.size, self.size, self.channels), np.uint8)
         readable = np.zeros(len(rows), bool)
         for k, encoded in enumerate(self.encoded(rows.tolist())):
-            image = decode(encoded, self.channels)
+            image = decode(encoded, self.channels, self.max_megapixels)
             if image is not None:
                 faces[k] = resize(image, self.size)
                 readable[k] = True
         return faces, readable
+
+    def fault_of(self, row: int) -> str:
+        """See `record.Images.fault_of`."""
+        return fault_of(next(self.encoded([row])), self.max_megapixels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +195,8 @@ class FileImages(EncodedImages):
         """See `EncodedImages.encoded`."""
         for row in rows:
             try:
-                yield Path(self.root, self.names[row]).read_bytes()
-            except OSError:
+                yield read_file(os.path.join(self.root, self.names[row]), self.max_megapixels)
+            except (OSError, ValueError):  # a null byte in a name
                 yield b""
 
 
@@ -149,7 +229,7 @@ class RecordImages(EncodedImages):
             yield self._picture_in(record)
 
     def _picture_in(self, record: bytes) -> bytes:
-        if record.startswith(MAGIC):
+        if record.startswith(tuple(FORMATS)):
             return record
         try:
             return features(record)[self.feature].bytes_list.value[0]

@@ -21,6 +21,8 @@ CLASSES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "c
 
 NAMES_AT_A_TIME = 1 << 16
 
+UNREADABLE = "not a readable picture"
+
 UNKNOWN = -1
 """An annotation that a coder did not give, or a truth that nobody knows."""
 
@@ -52,6 +54,10 @@ class Images(abc.ABC):
         """Returns what error messages call a picture."""
         return f"picture {row}"
 
+    def fault_of(self, row: int) -> str:
+        """Returns what is wrong with a picture that cannot be read."""
+        return UNREADABLE
+
     def faces(
         self, rows: Int[np.ndarray, " batch"]
     ) -> UInt8[np.ndarray, "batch height width channels"]:
@@ -62,10 +68,10 @@ class Images(abc.ABC):
         """
         faces, readable = self.read(rows)
         if not readable.all():
-            name = self.name_of(int(rows[int(readable.argmin())]))
+            row = int(rows[int(readable.argmin())])
             raise UserError(
-                f"{name} is not a readable picture; a run that has begun goes on once a readable "
-                "one is in its place"
+                f"{self.name_of(row)} is {self.fault_of(row)}; a run that has begun goes on once a "
+                "readable one is in its place"
             )
         return faces
 
@@ -135,8 +141,18 @@ class Concatenated(Images):
 
     def name_of(self, row: int) -> str:
         """See `Images.name_of`."""
+        source, own = self._source_of(row)
+        return source.name_of(own)
+
+    def fault_of(self, row: int) -> str:
+        """See `Images.fault_of`."""
+        source, own = self._source_of(row)
+        return source.fault_of(own)
+
+    def _source_of(self, row: int) -> tuple[Images, int]:
+        """The source that a row is in, and its row there."""
         k = int(np.searchsorted(self.ends, row, side="right"))
-        return self.sources[k].name_of(row - int(self.ends[k]) + len(self.sources[k]))
+        return self.sources[k], row - int(self.ends[k]) + len(self.sources[k])
 
     def paths(self) -> pa.StringArray:
         """See `Images.paths`."""
@@ -169,6 +185,10 @@ class Subset(Images):
     def name_of(self, row: int) -> str:
         """See `Images.name_of`."""
         return self.images.name_of(int(self.rows[row]))
+
+    def fault_of(self, row: int) -> str:
+        """See `Images.fault_of`."""
+        return self.images.fault_of(int(self.rows[row]))
 
     def paths(self) -> pa.StringArray:
         """See `Images.paths`."""

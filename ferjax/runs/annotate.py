@@ -25,7 +25,7 @@ def plan(config: ConfigDict, folder: Path) -> Plan:
         raise UserError(f"{'path' if config.trained else 'trained'} is not set")
     model = predictor.load(config.trained, config.stage, config.weights)
     height, _, channels = model.image_shape
-    source = sources.find(Path(config.path), height, channels)
+    source = sources.find(Path(config.path), height, channels, max_megapixels=config.max_megapixels)
     rows = np.arange(len(source.names), dtype=np.int32)
     faces = annotate.Faces(source.pictures, source.names, rows)
     labels = folder / "labels"

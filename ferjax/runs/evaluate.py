@@ -109,7 +109,9 @@ def _read(config: ConfigDict, model: Predictor) -> Groups:
     groups: Groups = {}
     for group in config.groups:
         for name, path in config.groups[group]:
-            split = folder_dataset.to_test(Path(path), size, channels, model.classes)
+            split = folder_dataset.to_test(
+                Path(path), size, channels, model.classes, config.max_megapixels
+            )
             groups.setdefault(group, {})[name] = split
     if not groups:
         raise UserError(

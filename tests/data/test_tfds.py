@@ -85,6 +85,7 @@ def load(folder, dataset="shapes", **changes):
         "dir": str(folder),
         "image_size": 0,
         "channels": 0,
+        "max_megapixels": 64.0,
         "train_parts": ("train",),
         "test_part": "",
         "subset": 0,

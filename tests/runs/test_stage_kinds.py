@@ -222,7 +222,7 @@ def test_mistakes_are_one_line_before_anything_is_trained(tmp_path, capsys, chan
         (
             annotate_config,
             {"trained": "RUN", "path": "EMPTY"},
-            "no picture (jpg, jpeg, png, webp, bmp, tif, tiff)",
+            "no picture (jpg, jpeg, jpe, jfif, png, webp, bmp,",
         ),
         (annotate_config, {"trained": "EMPTY", "path": "EMPTY"}, "holds no run"),
         (annotate_config, {"trained": "RUN", "path": "EMPTY", "stage": "x"}, "no finished stage"),

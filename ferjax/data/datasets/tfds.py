@@ -34,9 +34,9 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
       config: `dataset`, its `NAME[/CONFIG][:VERSION]` (by default the only config and the newest
         version); `dir`, where TFDS put it (empty: `~/tensorflow_datasets`); `image_size` in pixels
         (0: that of the set, if all its pictures are squares of one size); `channels`, 1 (grey) or 3
-        (0: those of the set); `train_parts` and `test_part`, names of its splits (an empty test
-        part: `test`, else `validation`); `subset`, how many training pictures to draw by `seed`
-        (0: all).
+        (0: those of the set); `max_megapixels`, see `images.decode`; `train_parts` and
+        `test_part`, names of its splits (an empty test part: `test`, else `validation`); `subset`,
+        how many training pictures to draw by `seed` (0: all).
 
     Returns:
       A dataset with the set's classes. If these are `CLASSES`, or the first of them, in another
@@ -53,6 +53,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     *sides, channels = info.features[image].shape
     size = config.image_size or _size(config.dataset, sides)
     table.check_size(size)
+    images.check_limit(config.max_megapixels)
     if config.channels not in (0, 1, 3):
         raise UserError(f"data.channels must be 1, 3 or 0 (the set's own), not {config.channels}")
     channels = config.channels or (1 if channels == 1 else 3)
@@ -91,6 +92,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
             files=files[name],
             names=rows[name],
             feature=image,
+            max_megapixels=config.max_megapixels,
             may_be_damaged=False,
         )
         for name in used
