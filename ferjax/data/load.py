@@ -44,6 +44,8 @@ def load_dataset(config: ConfigDict, coders: tuple[str, ...] = ()) -> Dataset:
         dataset = validation.hold_out(
             dataset, config.data.validation, given=given, seed=config.data.seed
         )
+    for note in dataset.notes:
+        logging.info("%s", note)
     for name in ("train", "test"):
         if len(dataset.splits[name].images) == 0:
             what = "training" if name == "train" else name
@@ -51,6 +53,4 @@ def load_dataset(config: ConfigDict, coders: tuple[str, ...] = ()) -> Dataset:
     if config.data.in_memory:
         splits = {name: pipeline.cache(split) for name, split in dataset.splits.items()}
         dataset = dataset._replace(splits=splits)
-    for note in dataset.notes:
-        logging.info("%s", note)
     return dataset

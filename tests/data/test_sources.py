@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from ferjax.data import datasets, pipeline, sources
 from ferjax.data.datasets import folder
+from ferjax.data.record import CLASSES, Concatenated, Subset
 from ferjax.errors import UserError
 
 
@@ -135,14 +137,83 @@ def test_array_record_holds_pictures_or_examples(tmp_path):
 def test_places_without_pictures_are_named(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         sources.find(tmp_path / "nowhere", 8, 1)
-    endings = "jpg, jpeg, png, webp, bmp, tif, tiff"
-    with pytest.raises(UserError, match=rf"no picture \({endings}\) in it"):
+    endings = "jpg, jpeg, jpe, jfif, png, webp, bmp, tif, tiff, gif, pgm, ppm, pbm, pnm"
+    with pytest.raises(UserError, match=rf"no picture \({endings}\) in it$"):
         sources.find(tmp_path, 8, 1)
+    (tmp_path / "a.heic").touch()
+    with pytest.raises(UserError, match=r"in it, but by ending 1 \.heic$"):
+        sources.find(tmp_path, 8, 1)
+    (tmp_path / "empty.txt").write_text("\n\n")
+    with pytest.raises(UserError, match=r"empty\.txt: no picture is listed in it"):
+        sources.find(tmp_path / "empty.txt", 8, 1)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(UserError, match="neither a folder nor a regular file"):
+            sources.find(path, 8, 1)
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(
         UserError, match=r"list\.txt:1: expected a list or table, but this is not UTF-8 text"
     ):
         sources.find(tmp_path / "list.txt", 8, 1)
+
+
+def test_every_format_is_read_and_other_files_are_counted_by_their_ending(tmp_path, caplog):
+    for ending in (".jpg", ".png", ".webp", ".bmp", ".tif", ".gif", ".ppm"):
+        (tmp_path / f"a{ending}").write_bytes(picture(100, ending))
+    (tmp_path / "a.pgm").write_bytes(b"P5 12 10 255\n" + b"d" * 120)
+    shutil.copy(tmp_path / "a.jpg", tmp_path / "b.JFIF")
+    for name in ("a.heic", "b.heic", "notes.TXT", "Makefile", ".hidden.heic"):
+        (tmp_path / name).touch()
+    found = sources.find(tmp_path, size=8, channels=1)
+    assert len(found.names) == 9
+    assert found.pictures.read(np.arange(9))[1].all()
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{tmp_path}: left out files that are no pictures by their ending: "
+        "2 .heic, 1 .txt, 1 without one"
+    )
+
+
+def test_a_picture_above_the_limit_is_not_decoded_and_is_named(tmp_path):
+    for name, side in (("a.png", 200), ("b.png", 100)):
+        pixels = np.zeros((side, side, 3), np.uint8)
+        (tmp_path / name).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    found = sources.find(tmp_path, 8, 1, max_megapixels=0.01)
+    assert found.pictures.read(np.arange(2))[1].tolist() == [False, True]
+    with pytest.raises(UserError, match=r"a\.png is 200×200 pixels, above the limit of 0\.01 mega"):
+        Subset(Concatenated([found.pictures]), np.array([1, 0])).faces(np.arange(2))
+    assert sources.find(tmp_path, 8, 1).pictures.read(np.arange(2))[1].all()
+    with pytest.raises(UserError, match="max_megapixels must be above 0, not 0"):
+        sources.find(tmp_path, 8, 1, max_megapixels=0.0)
+
+
+def test_a_file_larger_than_any_picture_is_not_read(tmp_path):
+    (tmp_path / "fine.png").write_bytes(picture(1))
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(1 << 40)
+    found = sources.find(tmp_path, 8, 1)
+    assert found.pictures.read(np.arange(2))[1].tolist() == [True, False]
+
+
+def test_devices_pipes_and_rings_of_links_are_no_pictures(tree):
+    os.mkfifo(tree / "happy/pipe.png")
+    (tree / "happy/ring.png").symlink_to(tree / "happy/ring.png")
+    names = ["happy/b.png", "happy/pipe.png", "/dev/zero", "happy/ring.png", "x" * 300]
+    (tree / "list.txt").write_text("\n".join(names))
+    pictures = sources.find(tree / "list.txt", 8, 1).pictures
+    assert pictures.read(np.arange(5))[1].tolist() == [True, False, False, False, False]
+    names = list(sources.find(tree, 8, 1).names)
+    assert {"happy/pipe.png", "happy/ring.png"} < set(names)
+    for name, reason in {
+        "happy/pipe.png": "not a regular file",
+        "/dev/zero": "(empty file|not a regular file)",
+        "happy/ring.png": "Too many levels of symbolic links",
+        "x" * 300: "File name too long",
+    }.items():
+        (tree / "list.txt").write_text(f"happy/b.png happy\n{name} happy\n")
+        with pytest.raises(UserError, match=rf"list\.txt:2: {name[:80]}: {reason}") as raised:
+            sources.find(tree / "list.txt", 8, 1, labelled=True)
+        assert len(str(raised.value)) <= 300
 
 
 def config(**changes):
@@ -153,6 +224,7 @@ def config(**changes):
         "classes": 7,
         "image_size": 8,
         "channels": 1,
+        "max_megapixels": 64.0,
     }
     return ConfigDict(fields | changes)
 
@@ -165,7 +237,9 @@ def test_the_folder_dataset_is_labelled_by_folders_unless_it_has_no_coder(tree):
     copy = shutil.copytree(tree, tree.with_name("copy"))
     with pytest.raises(UserError, match=r"sad/bad\.png is not a readable picture"):
         folder.load(config(path=str(tree), test_path=str(copy)))
-    (copy / "sad/bad.png").write_bytes(picture(0))
+    for row, path in enumerate(sorted(copy.rglob("*.*"))):
+        if path.suffix != ".txt":
+            path.write_bytes(picture(10 * row, path.suffix.lower()))
     labelled = folder.load(config(path=str(tree), test_path=str(copy)))
     assert labelled.train.labels["annotations"][:, 0].tolist() == [4, 1, 1, 2, 2]
     assert (labelled.train.truth == -1).all(), "the coder's word alone"
@@ -210,6 +284,83 @@ def test_nor_by_way_of_another_set(tree):
     )
     with pytest.raises(UserError, match=message):
         datasets.load(ConfigDict({"name": "union", "sets": sets}))
+
+
+@pytest.fixture
+def halves(tmp_path):
+    """Five pictures to train on and three to test on; two of these are among those, renamed."""
+    for name, brightness in {
+        **{f"train/happy/{row}.png": row for row in range(3)},
+        **{f"train/sad/{row}.png": row for row in range(3, 5)},
+        **{"test/happy/a.png": 2, "test/sad/b.png": 3, "test/sad/c.png": 99},
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(brightness))
+    return tmp_path
+
+
+COPIES = "2 test files are byte-identical to 2 training files, which are left out of training"
+
+
+@pytest.mark.parametrize("coder", ["team", ""])
+@pytest.mark.parametrize("kind", ["folders", "lists"])
+def test_copies_of_test_pictures_are_left_out_of_training(halves, coder, kind):
+    paths = {"path": halves / "train", "test_path": halves / "test"}
+    if kind == "lists":
+        for field, tree in paths.items():
+            rows = [f"{x.relative_to(halves)} {x.parent.name}" for x in sorted(tree.glob("*/*"))]
+            rows = rows if coder or field == "test_path" else [row.split()[0] for row in rows]
+            paths[field] = halves / f"{tree.name}.txt"
+            paths[field].write_text("\n".join(rows))
+    data = folder.load(config(coder=coder, **{field: str(path) for field, path in paths.items()}))
+    assert [Path(name).name for name in data.train.names] == ["0.png", "1.png", "4.png"]
+    assert data.train.images.faces(np.arange(3))[:, 0, 0, 0].tolist() == [0, 1, 4]
+    assert len(data.test.names) == 3
+    assert data.notes == (COPIES,)
+
+
+def test_so_are_copies_of_the_test_pictures_of_another_set(halves):
+    sets = {
+        "everything": config(path=str(halves / "train"), coder=""),
+        "mine": config(test_path=str(halves / "test")),
+    }
+    for part in sets.values():
+        part.name = "folder"
+    data = datasets.load(ConfigDict({"name": "union", "sets": sets}))
+    assert len(data.train.names) == 3
+    assert data.notes == (f"everything: {COPIES}",)
+
+
+def test_only_files_as_long_as_a_test_picture_are_read(halves, monkeypatch):
+    (halves / "train/happy/0.png").write_bytes(picture(0) + b"more")
+    lengths = []
+    digest = folder.hashlib.file_digest
+    monkeypatch.setattr(
+        folder.hashlib,
+        "file_digest",
+        lambda file, kind: lengths.append(os.fstat(file.fileno()).st_size) or digest(file, kind),
+    )
+    tested = {path.stat().st_size for path in halves.glob("test/*/*")}
+    folder.load(config(path=str(halves / "train"), test_path=str(halves / "test")))
+    assert lengths
+    assert set(lengths) <= tested
+
+
+def test_a_test_picture_listed_twice_counts_once_however_it_is_spelt(halves, caplog):
+    rows = ["test/happy/a.png happy", "test/sad/c.png sad", "./test/sad/../happy/a.png happy"]
+    path = halves / "test.txt"
+    path.write_text("\n".join([*rows, rows[1]]))
+    note = f"{path}: 2 rows of pictures listed before left out"
+    data = folder.load(config(path=str(halves / "train"), test_path=str(path)))
+    assert list(data.test.names) == ["test/happy/a.png", "test/sad/c.png"]
+    assert data.test.truth.tolist() == [1, 2]
+    assert note in data.notes
+    assert len(folder.to_test(path, 8, 1, CLASSES[:7]).names) == 2
+    assert [record.getMessage() for record in caplog.records] == [note]
+    path.write_text("\n".join([*rows[:2], rows[2].replace(" happy", " sad")]))
+    with pytest.raises(UserError, match=r"test\.txt:3: .*/a\.png is listed again with another lab"):
+        folder.to_test(path, 8, 1, CLASSES[:7])
 
 
 @pytest.mark.parametrize(

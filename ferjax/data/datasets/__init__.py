@@ -36,6 +36,9 @@ def load(config: ConfigDict) -> Dataset:
         tests = {f"data.sets.{name}.test_path": part.test for name, part in parts.items()}
         for name, part in parts.items():
             folder.check_apart(part.train, f"data.sets.{name}.path", tests)
+            others = [other.test for key, other in parts.items() if key != name]
+            if others:
+                parts[name] = folder.without_copies(part, others)
         joined = union.join(parts)
         if len(joined.test.images) == 0:
             raise UserError(f"no test faces; set {next(iter(tests))}, or that of another set")
