@@ -10,7 +10,7 @@ from jaxtyping import Int32
 from ferjax.data.record import UNKNOWN, Dataset, Images, Split
 
 SAMPLED_FACES = 256
-"""So many faces of a split, evenly spaced, tell its images from others."""
+"""At most so many faces of a split, evenly spaced, tell its images from others."""
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
@@ -56,4 +56,5 @@ def checksum_of_pictures(images: Images) -> int:
 
 
 def _sample(images: Images) -> Int32[np.ndarray, " rows"]:
-    return np.linspace(0, len(images) - 1, SAMPLED_FACES).astype(np.int32)
+    count = min(len(images), SAMPLED_FACES)
+    return np.linspace(0, len(images) - 1, count).astype(np.int32)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs.datasets import faces
-from ferjax.data import fingerprint
+from ferjax.data import fingerprint, images
 from ferjax.data.datasets import folder
 from ferjax.data.record import InMemory, Names
 from ferjax.errors import UserError
@@ -27,6 +27,22 @@ def test_a_damaged_picture_stops_a_run_before_it_begins_if_somebody_labelled_it(
     unlabelled = folder.load(config).train
     assert fingerprint.checksum_of(unlabelled) > 0
     assert fingerprint.checksum_of_pictures(unlabelled.images) > 0
+
+
+def test_no_picture_is_decoded_twice_however_few_there_are(tmp_path, monkeypatch):
+    for row in range(3):
+        path = tmp_path / f"happy/{row}.png"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), np.full((8, 8), row, np.uint8))
+    config = faces.folder()
+    config.update(path=str(tmp_path), image_size=8, channels=1)
+    images_of = folder.load(config).train.images
+    decoded = []
+    decode = images.decode
+    monkeypatch.setattr(images, "decode", lambda *x: decoded.append(x[0]) or decode(*x))
+    fingerprint.checksum_of_pictures(images_of)
+    assert len(decoded) == len(set(decoded)) == 3
+    assert fingerprint._sample(InMemory(np.zeros((1000, 1, 1, 1), np.uint8))).shape == (256,)
 
 
 def changed(part):
