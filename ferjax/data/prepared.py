@@ -12,9 +12,8 @@ import json
 import logging
 import os
 import shutil
-import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +26,10 @@ import tensorflow_datasets as tfds
 from jaxtyping import Bool
 
 from ferjax import parallel
-from ferjax.data.images import RecordImages, decode
-from ferjax.data.record import Names
-from ferjax.data.sources import ENDINGS, RECORDS
+from ferjax.data.containers import Archive, Container, Folder
+from ferjax.data.images import RecordImages, decode, fault_of
+from ferjax.data.record import UNREADABLE, Names
+from ferjax.data.sources import RECORDS, files_below, is_picture
 from ferjax.errors import UserError
 
 INDEX = "pictures.parquet"
@@ -41,6 +41,7 @@ SKIPPED = "skipped.csv"
 CHECKSUMS = "checksums.json"
 """Of all other files."""
 
+MISSING = "missing"
 UNLISTED = b"unlisted"
 
 
@@ -61,8 +62,8 @@ class Pictures(abc.ABC):
     def read(self) -> Iterator[bytes | None]:
         """Yields the picture file of each row, None where there is none."""
 
-    def unlisted(self) -> dict[str, int]:
-        """Counts the pictures of each folder that no row lists; leaves out folders without any."""
+    def unlisted(self) -> dict[str, list[str]]:
+        """Returns the pictures of each folder that no row lists; leaves out folders without any."""
         return {}
 
 
@@ -72,7 +73,8 @@ class Files(Pictures):
 
     Attributes:
       root: folder that `files` are relative to.
-      files: `FOLDER/NAME`, which is also looked for by its name in `FOLDER.tar`.
+      files: `FOLDER/NAME`, which is also looked for by its name below `FOLDER` and in
+        `FOLDER.tar`; see `containers.Container`.
     """
 
     root: Path
@@ -85,26 +87,36 @@ class Files(Pictures):
             source = find_source(self.root, folder)
             if source is not None:
                 paths += [source] if source.is_file() else _pictures_in(source)
-        return paths
+        return list(dict.fromkeys(paths))
 
     def read(self) -> Iterator[bytes | None]:
         """See `Pictures.read`."""
         with contextlib.ExitStack() as stack:
-            sources = {folder: _open_source(self.root, folder, stack) for folder in self._folders()}
+            containers = self._open(stack)
             for file in self.files:
                 folder, name = os.path.split(file)
-                yield sources[folder].get(name)
+                path = containers[folder].find(name)
+                yield None if path is None else containers[folder].read(path)
 
-    def unlisted(self) -> dict[str, int]:
+    def unlisted(self) -> dict[str, list[str]]:
         """See `Pictures.unlisted`."""
-        counts = {}
         with contextlib.ExitStack() as stack:
-            for folder in self._folders():
-                source = _open_source(self.root, folder, stack)
-                names = Names.of(os.path.join(folder, name) for name in source.names())
-                listed = pc.is_in(names.array, value_set=self.files.array)
-                counts[folder] = len(names) - (pc.sum(listed).as_py() or 0)
-        return {folder: count for folder, count in counts.items() if count}
+            containers = self._open(stack)
+            listed: dict[str, set[str | None]] = {folder: set() for folder in containers}
+            for file in self.files:
+                folder, name = os.path.split(file)
+                listed[folder].add(containers[folder].find(name))
+            others = {
+                folder: [path for path in container.pictures if path not in listed[folder]]
+                for folder, container in containers.items()
+            }
+        return {folder: paths for folder, paths in others.items() if paths}
+
+    def _open(self, stack: contextlib.ExitStack) -> dict[str, Container]:
+        return {
+            folder: _container(self.root, folder, len(self.files), stack)
+            for folder in self._folders()
+        }
 
     def _folders(self) -> list[str]:
         folders = pc.replace_substring_regex(self.files.array, r"/?[^/]*$", "")
@@ -112,64 +124,31 @@ class Files(Pictures):
 
 
 def find_source(root: Path, folder: str) -> Path | None:
-    """Returns the folder of this name if it holds a picture, else the `.tar`, else None."""
+    """Returns the folder of this name if a picture is in it or below, else the `.tar`, else None.
+
+    Raises:
+      UserError: if it cannot be read.
+    """
     path = root / folder
-    if path.is_dir() and any(_is_picture(entry.name) for entry in path.iterdir()):
+    if path.is_dir() and any(map(is_picture, files_below(path))):
         return path
     archive = path.with_name(f"{path.name}.tar")
     return archive if archive.is_file() else None
 
 
 def list_pictures(root: Path, folder: str) -> Names:
-    """Returns the files of a folder or its `.tar`, ascending, as `Files` takes them."""
+    """Returns the pictures of a folder or its `.tar` by name, ascending, as `Files` takes them."""
     with contextlib.ExitStack() as stack:
-        names = _open_source(root, folder, stack).names()
-        return Names.of(sorted(os.path.join(folder, name) for name in names))
+        paths = _container(root, folder, 0, stack).pictures
+        return Names.of(sorted(os.path.join(folder, os.path.basename(path)) for path in paths))
 
 
-def _open_source(root: Path, folder: str, stack: contextlib.ExitStack) -> "_Folder | _Archive":
+def _container(root: Path, folder: str, pictures: int, stack: contextlib.ExitStack) -> Container:
+    """Opens the folder or `.tar` of this name, of which at most so many pictures are wanted."""
     source = find_source(root, folder)
     if source is None or source.is_dir():
-        return _Folder(root / folder)
-    return _Archive(source, stack)
-
-
-class _Folder:
-    """The pictures of a folder by name."""
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def names(self) -> Iterator[str]:
-        if self._path.is_dir():
-            yield from (path.name for path in _pictures_in(self._path))
-
-    def get(self, name: str) -> bytes | None:
-        try:
-            return (self._path / name).read_bytes()
-        except FileNotFoundError:
-            return None
-
-
-class _Archive:
-    """The pictures of a `.tar` by name, whatever folders they are in there."""
-
-    def __init__(self, path: Path, stack: contextlib.ExitStack):
-        try:
-            self._archive = stack.enter_context(tarfile.open(path))  # noqa: SIM115
-            self._members = {
-                Path(member.name).name: member for member in self._archive if member.isfile()
-            }
-        except tarfile.TarError as error:
-            raise UserError(f"{path}: not a readable tar archive ({error})") from error
-
-    def names(self) -> Iterator[str]:
-        yield from filter(_is_picture, self._members)
-
-    def get(self, name: str) -> bytes | None:
-        member = self._members.get(name)
-        file = None if member is None else self._archive.extractfile(member)
-        return None if file is None else file.read()
+        return Folder(root / folder)
+    return Archive(source, pictures, stack)
 
 
 class Prepared(NamedTuple):
@@ -286,18 +265,20 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             yield row, {"image": encoded, "name": file}
         if all(self.reasons):  # TFDS cannot write nothing
             what = f": {self.pictures.files[0]} is {self.reasons[0]}" if self.reasons else ""
-            raise UserError(f"none of the {len(self.reasons)} pictures can be read{what}")
+            others = _others(self.pictures.unlisted())
+            raise UserError(f"none of the {len(self.reasons)} pictures can be read{what}{others}")
 
 
 def _reason(encoded: bytes | None, shape: tuple[int, int] | None) -> str:
     """Why a picture cannot be used, or nothing."""
     if encoded is None:
-        return "missing"
+        return MISSING
     if not encoded:
         return "empty"
     pixels = decode(encoded, channels=1)
     if pixels is None:
-        return "corrupt"
+        fault = fault_of(encoded)
+        return "corrupt" if fault == UNREADABLE else fault
     height, width, _ = pixels.shape
     if shape not in (None, (height, width)):
         return f"{height}×{width} pixels"
@@ -318,7 +299,8 @@ def _write(
             with contextlib.redirect_stdout(None):  # TFDS announces a download; there is none
                 builder.download_and_prepare(download_dir=Path(temporary) / "downloads")
             skipped = [x for x in zip(pictures.files, builder.reasons, strict=True) if x[1]]
-            _refuse_skipped(skipped, skip_corrupt)
+            unlisted = pictures.unlisted()
+            _refuse_skipped(skipped, skip_corrupt, unlisted)
             with (data / SKIPPED).open("w", newline="") as file:
                 csv.writer(file).writerows([("file", "reason"), *skipped])
             index = {
@@ -326,14 +308,18 @@ def _write(
                 "reason": builder.reasons,
                 "digest": builder.digests,
             }
-            unlisted = json.dumps(pictures.unlisted()).encode()
-            table = pa.table(index).replace_schema_metadata({UNLISTED: unlisted})
+            counts = {folder: len(paths) for folder, paths in unlisted.items()}
+            metadata = {UNLISTED: json.dumps(counts).encode()}
+            table = pa.table(index).replace_schema_metadata(metadata)
             pq.write_table(table, data / INDEX)
             (data / CHECKSUMS).write_text(json.dumps(_checksums(data), indent=2))
             if not home.exists():  # another run may have been faster
                 data.rename(home)
-    except OSError as error:
-        raise UserError(f"cannot prepare {home}: {error}") from error
+    except (OSError, RuntimeError) as error:  # ArrayRecord raises the latter, such as for no space
+        reason = error.strerror if isinstance(error, OSError) else str(error).partition(";")[0]
+        raise UserError(
+            f"cannot write {home}: {reason or error}; data.cache may be on another disk"
+        ) from error
 
 
 def _remove_damaged(home: Path) -> None:
@@ -358,8 +344,11 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
 
 
 def _open(home: Path) -> Prepared:
@@ -384,11 +373,25 @@ def _open(home: Path) -> Prepared:
     )
 
 
-def _refuse_skipped(skipped: Sequence[tuple[str, str]], skip_corrupt: bool | None) -> None:
+def _refuse_skipped(
+    skipped: Sequence[tuple[str, str]],
+    skip_corrupt: bool | None,
+    unlisted: Mapping[str, Sequence[str]] | None = None,
+) -> None:
     if skipped and not skip_corrupt:
         (file, reason), count = skipped[0], len(skipped)
+        others = _others(unlisted or {}) if reason == MISSING else ""
         hint = "" if skip_corrupt is None else ", or go on without by data.skip_corrupt=True"
-        raise UserError(f"{file}: image is {reason} ({count:,} in all); mend the file{hint}")
+        raise UserError(
+            f"{file}: image is {reason} ({count:,} in all){others}; mend the file{hint}"
+        )
+
+
+def _others(unlisted: Mapping[str, Sequence[str]]) -> str:
+    """What is there instead of pictures that are missing."""
+    counts = {folder: f"{len(paths):,} such as {paths[0]}" for folder, paths in unlisted.items()}
+    folders = "; ".join(f"{folder} has {count}" for folder, count in counts.items())
+    return f"; not listed: {folders}" if folders else ""
 
 
 def _checksum(pictures: Pictures) -> str:
@@ -405,12 +408,8 @@ def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferjax"
 
 
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(ENDINGS)
-
-
 def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if _is_picture(path.name))
+    return sorted(folder / name for name in files_below(folder) if is_picture(name))
 
 
 def _array(column: pa.ChunkedArray) -> pa.StringArray:

@@ -104,6 +104,28 @@ def test_a_table_without_a_single_picture_is_refused(root):
     assert not list((root / "cache").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (
+            RuntimeError("write() failed: No space left; writing /x; at byte 9"),
+            "write\\(\\) failed: No",
+        ),
+    ],
+)
+def test_a_full_disk_is_named_with_the_file(root, monkeypatch, error, reason):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(prepared.Builder, "download_and_prepare", fail)
+    with pytest.raises(
+        UserError, match=rf"cannot write .*/cache/tiny-\S+: {reason}[^;]*; data.cache"
+    ):
+        load(root, listed())
+    assert not list((root / "cache").iterdir())
+
+
 def test_labels_may_change_without_preparing_again(root, monkeypatch):
     load(root, listed())
     monkeypatch.setattr(prepared, "_write", lambda *_: pytest.fail("prepared again"))
