@@ -44,16 +44,16 @@ EMOTIONS = {
 """The votes file's column of each of `CLASSES`."""
 
 TAGGERS = 10
+SHOWN = 3
+"""So many files an error shows of what is there instead."""
 
 FER2013_CLASSES = ("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """Our names for FER2013's own labels 0 to 6."""
 
 INSTRUCTIONS = (
-    "expected FER2013Train, FER2013Valid and FER2013Test (each a folder of PNG files or a .tar; "
-    "the last is optional), fer2013new.csv and optionally fer2013_labels.csv; the images come from "
-    "Kaggle's challenges-in-representation-learning-facial-expression-recognition-challenge, "
-    "written out by generate_training_data.py of github.com/microsoft/FERPlus, which also has "
-    "fer2013new.csv"
+    "expected FER2013Train, FER2013Valid, optionally FER2013Test (folders of pictures or .tar) and "
+    "fer2013new.csv; they come from Kaggle's FER2013 and github.com/microsoft/FERPlus, see "
+    "third_party/README.md"
 )
 
 MODES = {"majority": 5, "multi_target": 3, "probability": 0}
@@ -73,12 +73,14 @@ class Faces(NamedTuple):
       votes: [N, 10], over `CLASSES`, then unknown, then not a face.
       rows: [N], how many rows of the votes file list the face.
       nameless: how many rows of each part have no file name.
+      replaced: how many rows of each part a later row with other votes replaces.
     """
 
     table: Table
     votes: Int32[np.ndarray, "faces 10"]
     rows: Int32[np.ndarray, " faces"]
     nameless: dict[str, int]
+    replaced: dict[str, int]
 
 
 def load(config: ml_collections.ConfigDict) -> Dataset:
@@ -137,6 +139,8 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
 def read(root: Path, mode: str, classes: int = len(CLASSES)) -> Faces:
     """Reads the lists of the parts whose images are there.
 
+    Of several rows of a face the last counts, as in the FERPlus project's program.
+
     Args:
       root: folder of the FERPlus project's files.
       mode: see `kept_votes`.
@@ -152,23 +156,28 @@ def read(root: Path, mode: str, classes: int = len(CLASSES)) -> Faces:
     named = pc.not_equal(listing.columns[NAME], "").to_numpy(zero_copy_only=False)
     nameless = {name: int(np.sum((part == k) & ~named)) for k, name in enumerate(PARTS)}
     listing, part = listing.where(named), part[named]
-    others = [USAGE, *EMOTIONS.values(), *UNSURE]
-    first, counts = listing.first_of(NAME, others, "other votes")
-    names = listing.columns[NAME].take(pa.array(first))
-    order = np.lexsort((pc.rank(names, tiebreaker="dense").to_numpy(), part[first]))
-    order = order[np.isin(part[first][order], [list(PARTS).index(name) for name in parts])]
-    first, names = first[order], names.take(pa.array(order))
-    votes = np.stack([column[named][first] for column in columns], axis=1)
+    first, counts = listing.first_of(NAME, [USAGE], "another part")
+    faces = listing.columns[NAME].dictionary_encode().indices.to_numpy()
+    last = np.zeros(len(first), np.int64)
+    last[faces] = np.arange(len(faces))
+    every = np.stack([column[named] for column in columns], axis=1)
+    differs = (every != every[last[faces]]).any(axis=1)
+    replaced = {name: int(np.sum((part == k) & differs)) for k, name in enumerate(PARTS)}
+    names = listing.columns[NAME].take(pa.array(last))
+    order = np.lexsort((pc.rank(names, tiebreaker="dense").to_numpy(), part[last]))
+    order = order[np.isin(part[last][order], [list(PARTS).index(name) for name in parts])]
+    last, names = last[order], names.take(pa.array(order))
+    votes = every[last]
 
     counted = kept_votes(votes, mode)
     truth = np.where(counted.any(axis=1), counted.argmax(axis=1), UNKNOWN).astype(np.int32)
-    folders = pa.array(list(PARTS.values())).take(pa.array(part[first]))
+    folders = pa.array(list(PARTS.values())).take(pa.array(part[last]))
     return Faces(
         table=Table(
             classes=CLASSES[:classes],
             coders=("ferplus", "fer2013"),
             files=Names(pc.binary_join_element_wise(folders, names, "/")),
-            part=np.array(list(PARTS))[part[first]],
+            part=np.array(list(PARTS))[part[last]],
             labels=np.stack([truth, read_fer2013(root / LABELS, names)], axis=1),
             truth=truth,
             names=Names(names),
@@ -179,6 +188,7 @@ def read(root: Path, mode: str, classes: int = len(CLASSES)) -> Faces:
         votes=votes,
         rows=counts[order].astype(np.int32),
         nameless=nameless,
+        replaced=replaced,
     )
 
 
@@ -192,7 +202,8 @@ def find_parts(root: Path) -> list[str]:
         raise UserError(f"{root}: no such folder; {INSTRUCTIONS}")
     parts = [part for part, folder in PARTS.items() if prepared.find_source(root, folder)]
     if not parts:
-        raise UserError(f"{root}: no images; {INSTRUCTIONS}")
+        there = ", ".join(sorted(entry.name for entry in root.iterdir())[:SHOWN])
+        raise UserError(f"{root}: no images, only {there or 'nothing'}; {INSTRUCTIONS}")
     if not (root / VOTES).exists():
         raise UserError(f"{root}: no {VOTES}; {INSTRUCTIONS}")
     return parts
@@ -291,6 +302,9 @@ def _count(faces: Faces, pictures: prepared.Prepared, part: str, mode: str) -> l
     ]
     if faces.nameless[part]:
         notes.append(f"{part}: {faces.nameless[part]:,} rows without a file name dropped")
+    if faces.replaced[part]:
+        count = faces.replaced[part]
+        notes.append(f"{part}: {count:,} rows give way to later ones of their face, of other votes")
     if PARTS[part] in pictures.unlisted:
         unlisted = pictures.unlisted[PARTS[part]]
         notes.append(f"{part}: {unlisted:,} images without a row left out")
