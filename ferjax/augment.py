@@ -115,7 +115,7 @@ def _shift(draws: Float[Array, "2"], sides: tuple[int, ...], config: ConfigDict)
     most = config.shift * jnp.array(sides, jnp.float32)
     if not config.whole_pixels:
         return draws * most
-    most = jnp.floor(most)
+    most = jnp.round(most)
     return jnp.floor((draws + 1) / 2 * (2 * most + 1)) - most
 
 
@@ -165,15 +165,17 @@ def _rotate_hue(image: Image, turns) -> Image:
 
 
 def _erase(key: PRNGKeyArray, image: Image, config: ConfigDict) -> Image:
-    """Sets a random rectangle of a normalised image to 0 (Zhong et al., Random Erasing, 2017)."""
+    """Sets a random rectangle of a normalised image to 0 (Zhong et al., Random Erasing, 2017).
+
+    Sides and corner are whole pixels, as in torchvision: else the first and last pixels would be
+    covered too rarely. A side longer than the image's is cut, where torchvision draws again.
+    """
     height, width, _ = image.shape
     draw = jax.random.uniform(key, (5,))
     area = _between(draw[0], *config.erase_area) * height * width
     aspect = jnp.exp(_between(draw[1], *(jnp.log(jnp.float32(a)) for a in config.erase_aspect)))
-    tall = jnp.minimum(jnp.sqrt(area * aspect), height)
-    wide = jnp.minimum(jnp.sqrt(area / aspect), width)
-    rows = _inside(height, draw[2] * (height - tall), tall)
-    columns = _inside(width, draw[3] * (width - wide), wide)
+    rows = _run(height, jnp.sqrt(area * aspect), draw[2])
+    columns = _run(width, jnp.sqrt(area / aspect), draw[3])
     hole = rows[:, None] & columns[None, :] & (draw[4] < config.erase)
     return jnp.where(hole[..., None], 0.0, image)
 
@@ -182,6 +184,9 @@ def _between(fraction, low, high):
     return low + fraction * (high - low)
 
 
-def _inside(side: int, start, length):
-    middle = jnp.arange(side, dtype=jnp.float32) + 0.5
-    return (middle >= start) & (middle < start + length)
+def _run(side: int, length, draw):
+    """Returns which pixels of one axis a run of this length covers, any start being as likely."""
+    length = jnp.minimum(jnp.round(length), side)
+    start = jnp.floor(draw * (side - length + 1))
+    pixel = jnp.arange(side, dtype=jnp.float32)
+    return (pixel >= start) & (pixel < start + length)

@@ -104,6 +104,16 @@ def test_shifts_by_whole_pixels_are_all_as_likely():
         np.testing.assert_allclose(shares[2:7], 0.2, atol=0.06)
 
 
+def test_whole_shifts_reach_the_nearest_whole_limit():
+    made = config(shift=0.1, whole_pixels=True)
+    draws = jnp.linspace(-1, 1, 1100, endpoint=False).reshape(-1, 2)
+    shifts = jax.vmap(lambda draw: augment._shift(draw, (48, 52), made))(draws)
+    for column in range(2):  # 4.8 and 5.2 pixels
+        values, counts = np.unique(np.asarray(shifts[:, column]), return_counts=True)
+        np.testing.assert_array_equal(values, np.arange(-5, 6))
+        np.testing.assert_allclose(counts, 50, atol=1)
+
+
 def test_bgr_turns_channels_round_and_counts_from_the_middle_in_units_of_128():
     image = jnp.array([0, 128, 255], jnp.uint8).reshape(1, 1, 3)
     expected = [[[127 / 128, 0, -1]]]
@@ -218,6 +228,41 @@ def test_holes_lie_anywhere(holes):
     for covered in (rows, columns):  # the middle most often, the edges sometimes
         assert covered.min() > 0
         np.testing.assert_allclose(covered[:24].mean(), covered[24:].mean(), rtol=0.2)
+
+
+def torchvisions_coverage(side, made, draws=20_000):
+    """How often each pixel is erased by torchvision's rule, [side, side]."""
+    draw = np.random.default_rng(0)
+    area = draw.uniform(*made.erase_area, draws) * side**2
+    aspect = np.exp(draw.uniform(*np.log(made.erase_aspect), draws))
+    pixel, covered = np.arange(side)[None], []
+    for length in (np.round(np.sqrt(area * aspect)), np.round(np.sqrt(area / aspect))):
+        length = length[:, None]
+        assert (length < side).all()  # else torchvision would draw again
+        starts = np.minimum(pixel, side - length) - np.maximum(pixel - length + 1, 0) + 1
+        covered.append(starts / (side - length + 1))
+    return covered[0].T @ covered[1] / draws
+
+
+def test_every_pixel_is_erased_as_often_as_by_torchvision():
+    made = config(**STILL | {"erase": 1.0})
+    side, draws = 48, 12_000
+    white = jnp.ones((side, side, 1))
+
+    @jax.jit
+    def coverage(keys):
+        erased = jax.vmap(lambda key: augment._erase(key, white, made)[..., 0] == 0)(keys)
+        return erased.mean(axis=0, dtype=jnp.float32)
+
+    got = np.asarray(coverage(jax.random.split(KEY, draws)))
+    expected = torchvisions_coverage(side, made)
+    corners, edges = np.s_[[0, 0, -1, -1], [0, -1, 0, -1]], np.s_[[0, -1], 1:-1]
+    assert expected[corners].mean() == pytest.approx(0.00124, rel=0.03)
+    for part in (corners, edges, edges[::-1], np.s_[1:-1, 1:-1]):
+        share = expected[part].mean()
+        count = 4 if part is corners else 2  # sets of draws that hardly depend on each other
+        deviation = np.sqrt(share / draws / count)
+        assert abs(got[part].mean() - share) < 4 * deviation
 
 
 def test_erasing_comes_as_often_as_asked():
