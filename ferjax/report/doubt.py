@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int, Int32
 
 from ferjax import writers
-from ferjax.data import crowd
+from ferjax.data.crowd import dawid_skene
 from ferjax.data.record import UNKNOWN, Dataset
 from ferjax.data.targets import VOTED
 from ferjax.report.trained import Trained
@@ -94,7 +94,7 @@ def weighted(
     averaged over the classes by the face's probabilities.
     """
     classes = margins.shape[1]
-    confusions = crowd.dawid_skene(annotations, classes, start="majority", seed=0).confusions
+    confusions = dawid_skene(annotations, classes, start="majority", seed=0).confusions
     given = annotations != UNKNOWN
     trust = probs @ np.diagonal(confusions, axis1=1, axis2=2).T
     weights = np.where(given, np.maximum(trust, 1e-9), 0)  # some coder counts, whoever it is
