@@ -375,6 +375,8 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Listing:
         cells = {
             name: _stripped(pc.fill_null(pc.cast(table[name], pa.string()), "")) for name in columns
         }
+        for column in cells.values():
+            column.validate(full=True)  # strings may not be UTF-8
     except DAMAGED as error:
         raise UserError(f"{path}: not a readable Parquet table of labels ({error})") from error
     listing = Listing(path, cells, np.arange(1, len(table) + 1))

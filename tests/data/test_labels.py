@@ -64,6 +64,9 @@ def test_parquet_damaged_anywhere_is_one_short_line(tmp_path, read):
         except UserError as error:
             outcomes.add(len(str(error)) <= 290 and str(error).isprintable())
     assert outcomes == {"read", True}
+    path.write_bytes(whole.replace(b"img 7", b"img\xff7"))
+    with pytest.raises(UserError, match=r"t\.parquet: not a readable Parquet table of labels"):
+        read(path)
     path.write_bytes(whole.replace(b"img 7", b"img\0" + b"7"))
     with pytest.raises(UserError, match=r"t\.parquet:8: a NUL byte"):
         read(path)

@@ -44,10 +44,9 @@ CLEAN = "clean"
 """The coder who gave CIFAR-10's own labels."""
 
 INSTRUCTIONS = (
-    "expected data_batch_1.bin to data_batch_5.bin and test_batch.bin (the official binary "
-    "version), or train and test (each a folder of pictures or a .tar, whose names in ascending "
-    "order are the official one) with train_labels.csv and test_labels.csv (columns index, label, "
-    "class)"
+    "expected data_batch_1.bin to data_batch_5.bin and test_batch.bin, or train and test (each a "
+    "folder of pictures or a .tar, with names in the official order) with train_labels.csv and "
+    "test_labels.csv (index, label, class)"
 )
 
 
