@@ -22,7 +22,6 @@ def test_every_reader_reads_or_refuses_what_was_mutated(name, tmp_path):
     counts = mutate.read_some(name, 0, EACH, seed=1, keep=tmp_path)
     faults = [path.read_text() for path in sorted(tmp_path.glob("*.message"))]
     assert faults == []
-    assert counts["read"] > 0
     assert counts["read"] + counts["refused"] == EACH
 
 
