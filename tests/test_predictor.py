@@ -361,7 +361,7 @@ def test_damaged_weights_are_named_and_left_as_they_are(student_run, tmp_path):
         ferjax.load(folder)
     assert newest.exists()
     shutil.rmtree(checkpoints)
-    with pytest.raises(UserError, match=r"there is no .*student/checkpoints$"):
+    with pytest.raises(UserError, match=r"lacks the last checkpoint.*: delete .*/student and"):
         ferjax.load(folder)
 
 

@@ -36,7 +36,7 @@ from tests import tiny
 
 def get_config():
     config = tiny.whole_run()
-    config.supervised.epochs = 30.0
+    config.supervised.epochs = 200.0
     return config
 """,
     "labelling": """
