@@ -37,8 +37,9 @@ def get_config() -> ConfigDict:
     config.missing = ()  # labels that mean that there is none, "('None','-1','')": rows to drop
     config.repeated = "keep"  # all of a worker's labels of one task; or only the 'last'
     config.init = "majority"  # or 'spectral'; only for dawid_skene
-    config.prior = "none"  # of confusion matrices; or 'diagonal': pseudo-counts, as for ibcc
-    config.diagonal, config.off_diagonal = 1.0, 0.01  # of right labels and of each wrong one
+    config.prior = "diagonal"  # of confusion matrices: pseudo-counts; 'none': as published
+    config.diagonal = 2.0  # pseudo-count of right labels, or ibcc's α
+    config.off_diagonal = 0.5  # of each wrong label
     config.class_prior = "estimate"  # or 'uniform'
     config.max_iterations = 100
     config.tolerance = 1e-5  # change of the log-likelihood per annotation

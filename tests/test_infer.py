@@ -60,7 +60,7 @@ def read(path):
 
 
 def test_a_run_leaves_what_the_config_promises(crowd, capsys):
-    assert run(crowd, truth=str(crowd / "truth.csv")) == 0
+    assert run(crowd, truth=str(crowd / "truth.csv"), prior="none") == 0
     done = crowd / "run"
     result = json.loads((done / "result.json").read_text())
     assert (result["tasks"], result["workers"], result["annotations"]) == (30, 5, 150)
@@ -179,7 +179,8 @@ def test_confusions_of_an_earlier_run_are_used(crowd, use):
     (crowd / "tables/confusions.npz").rename(crowd / "earlier.npz")
     rows = [(task, name, "sad") for task in range(4) for name in ("ann", "dee", "cy")]
     write(crowd / "labels.csv", ("task", "worker", "label"), [*rows, (4, "cy", "fear")])
-    changes = {"earlier": str(crowd / "earlier.npz"), "earlier_as": use, "classes": CLASSES}
+    changes = {"earlier": str(crowd / "earlier.npz"), "earlier_as": use}
+    changes |= {"classes": CLASSES, "prior": "none"}
     write_tables(crowd, **changes)
     assert [row["label"] for row in read(crowd / "tables/labels.csv")][:4] == ["sad"] * 4
     confusions = np.load(crowd / "tables/confusions.npz")["confusions"]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, Float64, Int, Int32
@@ -25,6 +26,7 @@ from ferjax.truth.majority import vote_counts
 from ferjax.truth.memory import free_bytes
 
 AXIS = "tasks"
+SHARDED, REPLICATED = PartitionSpec(AXIS), PartitionSpec()
 FLOOR = 1e-10
 """Least expected count: keeps logarithms finite if a worker never gave a label."""
 NEVER = -1e30
@@ -37,6 +39,9 @@ LEAST_OF_COUNT = 32
 
 PADDING = -2
 """Stands for the class of what is no task."""
+
+DIAGONAL, OFF_DIAGONAL = 2.0, 0.5
+"""Pseudo-counts under which held-out annotations were likeliest: tests/benchmarks/held_out.py."""
 
 MOST_ITERATIONS = 1_000_000
 PRIORS, CLASS_PRIORS = ("none", "diagonal"), ("estimate", "uniform")
@@ -175,28 +180,25 @@ def infer(
       max_iterations: most iterations.
       tolerance: stop when the log-likelihood per annotation changes by less.
       mesh: devices to spread the tasks over; None: all devices.
-
     """
     devices = np.array(jax.devices()) if mesh is None else mesh.devices.reshape(-1)
     mesh = Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
     shards, rows = _shards(annotations, gold, mesh.size, cells)
     posteriors = _start(annotations, start, shards.known.shape, rows, gold)
     mass = posteriors.sum(axis=(0, 1), dtype=np.float64)[: len(annotations.classes)]
-    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-    shards, posteriors = jax.tree.map(
-        lambda x: jax.make_array_from_callback(x.shape, sharding, lambda part: x[part]),
-        (shards, posteriors),
-    )
+    classes, wide = len(annotations.classes), cells is not None
+    counts = len(annotations.workers if cells is None else cells.worker)
+    expect = _expectation(mesh, classes, wide)
+    maximise = _maximisation(mesh, m_step, classes, counts, wide)
     trace: list[float] = []
     least_change, change = tolerance * len(annotations.task), np.inf
     with jax.enable_x64(True):
-        counts = len(annotations.workers if cells is None else cells.worker)
-        classes = len(annotations.classes)
-        expect, maximise = _compiled(mesh, m_step, classes, counts, cells is not None)
+        shards, posteriors = _put((shards, posteriors), mesh, SHARDED)
+        numbers = _put(jax.tree.map(np.asarray, numbers), mesh, REPLICATED)
         parameters = maximise(shards, posteriors, mass, numbers)
         while len(trace) < max_iterations and not change < least_change:
             posteriors, mass, log_likelihood = expect(shards, parameters)
-            parameters = maximise(shards, posteriors, mass, numbers)  # while Python waits for the number
+            parameters = maximise(shards, posteriors, mass, numbers)  # before Python waits for it
             trace.append(float(log_likelihood))
             change = abs(trace[-1] - trace[-2]) if len(trace) > 1 else np.inf
     if not posteriors.is_fully_addressable:
@@ -232,9 +234,9 @@ def infer_confusions(
     and returns as estimates the probability of each cell's label given each truth, and [W, K] the
     counts of each worker and truth, all pseudo-counts included.
     """
-    _, workers, classes = annotations.sizes
     check_memory(annotations)
-    cells = _cells(annotations)
+    _warn_of_few_labels(annotations, has_prior=bool(pseudo_counts.any()))
+    cells, workers = _cells(annotations), len(annotations.workers)
     row = cells.worker if len(pseudo_counts) > 1 else 0
     pseudo = pseudo_counts[row, :, cells.label]
     used = sparse.csr_matrix((np.ones(len(pseudo)), cells.worker, np.arange(len(pseudo) + 1)))
@@ -279,6 +281,21 @@ def diagonal_counts(
 ) -> Float64[np.ndarray, "1 truth label"]:
     """Returns pseudo-counts that are the same for all workers."""
     return np.where(np.eye(classes, dtype=bool), diagonal, off_diagonal)[None]
+
+
+def _warn_of_few_labels(annotations: Annotations, *, has_prior: bool) -> None:
+    """Warns if confusion matrices have more rows than the median worker gave labels."""
+    given, classes = np.median(np.bincount(annotations.worker)), len(annotations.classes)
+    advice = (
+        "confusion matrices follow their prior; compare with algorithm one_coin"
+        if has_prior
+        else "confusion matrices overfit; use prior='diagonal', or algorithm ibcc or one_coin"
+    )
+    if given < classes:
+        logging.warning(
+            "the median worker gave %s, fewer than there are classes (%d): %s",
+            *("one label" if given == 1 else f"{given:g} labels", classes, advice),
+        )
 
 
 def _cells(annotations: Annotations) -> Cells:
@@ -389,6 +406,14 @@ def _group(
     )
 
 
+def _put(arrays: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
+    """Puts arrays on the devices."""
+    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(x.shape, sharding, lambda part: x[part]), arrays
+    )
+
+
 def _start(
     annotations: Annotations,
     start: Float[np.ndarray, "tasks classes"] | None,
@@ -410,23 +435,19 @@ def _start(
 
 
 @functools.cache
-def _compiled(
-    mesh: Mesh, m_step: MStep, classes: int, counts: int, wide: bool
-) -> tuple[Callable, Callable]:
-    """Returns both steps over the shards of all devices; `cache` keeps the compiled programs."""
+def _expectation(mesh: Mesh, classes: int, wide: bool) -> Callable:
+    """Returns the E-step over the shards of all devices; `cache` keeps the compiled program."""
     columns = _columns(classes)
+    padding = (0, columns - classes)
     each_class = np.arange(columns, dtype=np.int32)[None]
-    sharded, replicated = PartitionSpec(AXIS), PartitionSpec()
 
     def expect_shard(parameters, shard):
         of_tasks, known = shard
-        padding = (0, columns - classes)
+        tasks, known = len(known), known[:, None]
         table = jnp.pad(parameters.logs, ((0, 1), padding if wide else (0, 0)))
-        a_shard = len(known)
-        wanted = a_shard if wide else a_shard * columns
-        joint = segments.total(table, of_tasks, wanted, table.dtype).reshape(a_shard, columns)
+        sums = tasks if wide else tasks * columns
+        joint = segments.total(table, of_tasks, sums, table.dtype).reshape(tasks, columns)
         joint += jnp.pad(parameters.log_prior, padding, constant_values=NEVER)[None]
-        known = known[:, None]
         joint = jnp.where((known < 0) | (known == each_class), joint, jnp.float32(NEVER))
         greatest = jnp.max(joint, axis=1, keepdims=True)
         exponentials = jnp.exp(joint - greatest)
@@ -444,20 +465,25 @@ def _compiled(
         mass, log_likelihood = jax.lax.psum(sums, AXIS)
         return posteriors, mass[:classes], log_likelihood + parameters.offset
 
+    return _over_devices(mesh, expect, (SHARDED, REPLICATED), (SHARDED, REPLICATED, REPLICATED))
+
+
+@functools.cache
+def _maximisation(mesh: Mesh, m_step: MStep, classes: int, counts: int, wide: bool) -> Callable:
+    """Returns the M-step over the shards of all devices; `cache` keeps the compiled program."""
+    columns = _columns(classes) if wide else 1
+
     def maximise(shards, posteriors, mass, numbers):
-        values = posteriors.reshape(-1, columns if wide else 1)
+        values = posteriors.reshape(-1, columns)
         blocks = jax.tree.map(lambda x: x[0], shards.of_counts)
         expected = segments.total(values, blocks, counts, jnp.float64)
         return m_step(jax.lax.psum(expected, AXIS)[:, :classes], mass, **numbers)
 
-    def over_devices(step, arguments, outputs):
-        mapped = jax.shard_map(step, mesh=mesh, in_specs=arguments, out_specs=outputs)
-        return jax.jit(mapped)
+    return _over_devices(mesh, maximise, (SHARDED, SHARDED, REPLICATED, REPLICATED), REPLICATED)
 
-    return (
-        over_devices(expect, (sharded, replicated), (sharded, replicated, replicated)),
-        over_devices(maximise, (sharded, sharded, replicated, replicated), replicated),
-    )
+
+def _over_devices(mesh: Mesh, step: Callable, arguments: Any, outputs: Any) -> Callable:
+    return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=arguments, out_specs=outputs))
 
 
 def _columns(classes: int) -> int:

@@ -26,8 +26,8 @@ from ferjax.truth.annotations import Annotations, read_known
 def ibcc(
     annotations: Annotations,
     *,
-    diagonal: float = 1.0,
-    off_diagonal: float = 0.01,
+    diagonal: float = em.DIAGONAL,
+    off_diagonal: float = em.OFF_DIAGONAL,
     class_prior: str = "estimate",
     gold: Any = None,
     max_iterations: int = 100,
