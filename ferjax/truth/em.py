@@ -8,7 +8,6 @@ take longer to compile.
 import functools
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -32,11 +31,10 @@ FLOOR = 1e-10
 NEVER = -1e30
 """Logarithm of probability 0; finite, so that differences stay finite."""
 
-SHARD_TASKS = 1 << 16
-"""Most tasks in a shard, if there are many annotations."""
+PART_TASKS = 1 << 15
+"""Most tasks in a part of a shard, if there are many annotations."""
 LEAST_OF_COUNT = 32
-"""Least mean number of annotations per expected count in a shard: else padding costs more."""
-
+"""Least mean number of a part's annotations in an expected count: else padding costs more."""
 PADDING = -2
 """Stands for the class of what is no task."""
 
@@ -142,13 +140,13 @@ class Inferred(NamedTuple):
 
 
 class Shards(NamedTuple):
-    """The annotations in shards; a shard's tasks are numbered in the order of its blocks.
+    """The annotations in one shard for each device; rows are tasks in order of size, then padding.
 
     Attributes:
-      of_tasks: for each task the rows of `Parameters.logs` of its annotations; or for each task and
+      of_tasks: for each row the rows of `Parameters.logs` of its annotations; or for each row and
         label.
-      of_counts: for each expected count the tasks of its annotations; or the tasks and labels.
-      known: [shards, tasks] class of gold, -1, or `PADDING`.
+      of_counts: for each expected count the rows of its annotations; or the rows and labels.
+      known: [shards, rows] class of gold, -1, or `PADDING`.
     """
 
     of_tasks: segments.Blocks
@@ -348,42 +346,41 @@ def check_iterations(max_iterations: int) -> None:
 
 
 def _shards(
-    annotations: Annotations, gold: Int32[np.ndarray, " tasks"], devices: int, cells: Cells | None
+    annotations: Annotations, gold: Int32[np.ndarray, " tasks"], shards: int, cells: Cells | None
 ) -> tuple[Shards, np.ndarray]:
     """Makes the shards, and returns each task's row number among all their rows, padding included.
 
-    Each device gets enough shards that the posteriors of one fit a core's cache, but fewer if a
-    count would have too few annotations in each.
+    Expected counts are summed over one part of a shard's tasks after another, so that the
+    posteriors of a part fit a core's cache; over fewer parts if few annotations go into a count.
     """
     tasks, workers, classes = annotations.sizes
     task, worker, label = annotations.task, annotations.worker, annotations.label
     counts = workers if cells is None else len(cells.worker)
-    least = len(task) / (devices * counts * LEAST_OF_COUNT)
-    a_device = int(np.clip(least, 1, -(-tasks // (devices * SHARD_TASKS))))
-    shards = devices * a_device
     # Tasks are dealt out by size, so that all shards have equally many of each size.
     sizes = np.bincount(task, minlength=tasks)
-    dealt = np.empty(tasks, np.int32)
-    dealt[stable_order(sizes.astype(np.int32), int(sizes.max()) + 1)] = np.arange(
-        tasks, dtype=np.int32
-    )
-    shard = dealt % np.int32(shards)
+    dealt = np.empty(tasks, np.int64)
+    dealt[stable_order(sizes.astype(np.int32), int(sizes.max()) + 1)] = np.arange(tasks)
     a_shard = segments.rounded(-(-tasks // shards) + 1)  # the last row is padding in each
-    rows = shard.astype(np.int64) * a_shard + dealt // shards
-    row = (rows % (a_device * a_shard)).astype(np.int32)[task]  # among those of the device
+    shard, row = dealt % shards, dealt // shards
+    rows = shard * a_shard + row
+    most = max(1, len(task) // (shards * counts * LEAST_OF_COUNT))
+    parts = min(-(-a_shard // PART_TASKS), most)
+    part = shard * parts + row * parts // a_shard
+    row_of = row.astype(np.int32)[task]
     if cells is None:
         columns = _columns(classes)
-        shape = shards, 1, a_shard * columns
-        of_tasks = _group(rows[task] * columns + label, worker, shape, none=counts)
-        count, element, none = worker, row * np.int32(columns) + label, (a_shard - 1) * columns
+        of_tasks = _group(
+            rows[task] * columns + label, worker, (shards, 1, a_shard * columns), none=counts
+        )
+        count, element, none = worker, row_of * columns + label, (a_shard - 1) * columns
     else:
         starts, lengths = np.zeros((2, shards * a_shard), np.int64)
         starts[rows], lengths[rows] = np.cumsum(sizes) - sizes, sizes
         shape = shards, 1, a_shard
-        count, element, none = cells.of_annotations, row, a_shard - 1
+        count, element, none = cells.of_annotations, row_of, a_shard - 1
         of_tasks = segments.lay_out(count, starts.reshape(shape), lengths.reshape(shape), counts)
-    count = count + np.repeat(shard.astype(np.int64) * counts, sizes)
-    of_counts = _group(count, element, (devices, a_device, counts), none)
+    part_count = count + np.repeat(part * counts, sizes)
+    of_counts = _group(part_count, element, (shards, parts, counts), none)
     known = np.full(shards * a_shard, PADDING, np.int32)
     known[rows] = gold
     return Shards(of_tasks, of_counts, known.reshape(shards, a_shard)), rows
@@ -441,12 +438,12 @@ def _expectation(mesh: Mesh, classes: int, wide: bool) -> Callable:
     padding = (0, columns - classes)
     each_class = np.arange(columns, dtype=np.int32)[None]
 
-    def expect_shard(parameters, shard):
-        of_tasks, known = shard
-        tasks, known = len(known), known[:, None]
+    def expect(shards, parameters):
+        of_tasks, known = jax.tree.map(lambda x: x[0], (shards.of_tasks, shards.known))
+        rows, known = len(known), known[:, None]
         table = jnp.pad(parameters.logs, ((0, 1), padding if wide else (0, 0)))
-        sums = tasks if wide else tasks * columns
-        joint = segments.total(table, of_tasks, sums, table.dtype).reshape(tasks, columns)
+        sums = rows if wide else rows * columns
+        joint = segments.total(table, of_tasks, sums, table.dtype).reshape(rows, columns)
         joint += jnp.pad(parameters.log_prior, padding, constant_values=NEVER)[None]
         joint = jnp.where((known < 0) | (known == each_class), joint, jnp.float32(NEVER))
         greatest = jnp.max(joint, axis=1, keepdims=True)
@@ -454,16 +451,11 @@ def _expectation(mesh: Mesh, classes: int, wide: bool) -> Callable:
         totals = jnp.sum(exponentials, axis=1, keepdims=True)
         real = known != PADDING
         evidence = jnp.where(real, greatest + jnp.log(totals), 0)
-        scales = jnp.where(real, 1 / totals, 0)
-        mass = jnp.einsum("tk,ts->k", exponentials, scales, precision="highest")
-        return exponentials * scales, mass, jnp.sum(evidence, dtype=jnp.float64)
-
-    def expect(shards, parameters):
-        of_tasks = shards.of_tasks, shards.known
-        posteriors, *sums = jax.lax.map(partial(expect_shard, parameters), of_tasks)
-        sums = jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=jnp.float64), sums)
-        mass, log_likelihood = jax.lax.psum(sums, AXIS)
-        return posteriors, mass[:classes], log_likelihood + parameters.offset
+        posteriors = exponentials * jnp.where(real, 1 / totals, 0)
+        log_likelihood = jnp.sum(evidence, dtype=jnp.float64)
+        mass = jnp.sum(posteriors, axis=0)[:classes].astype(jnp.float64)
+        mass, log_likelihood = jax.lax.psum((mass, log_likelihood), AXIS)
+        return posteriors[None], mass, log_likelihood + parameters.offset
 
     return _over_devices(mesh, expect, (SHARDED, REPLICATED), (SHARDED, REPLICATED, REPLICATED))
 

@@ -99,14 +99,14 @@ def test_one_device_and_eight_agree(infer):
 
 
 @pytest.mark.parametrize("init", ["majority", "spectral"])
-def test_a_device_with_many_shards_agrees_with_one_that_has_one(monkeypatch, init):
+def test_sums_over_parts_agree_with_those_over_the_whole(monkeypatch, init):
     annotations, truth = crowd(tasks=150, each=5)
     start = np.random.default_rng(0).dirichlet(np.ones(3), 150)
     monkeypatch.setattr(spectral, "start", lambda annotations, seed: start)
     options = {"max_iterations": 15, "tolerance": 0.0, "init": init, "gold": {3: int(truth[3])}}
     whole = dawid_skene(annotations, mesh=on_devices(1), **options)
-    monkeypatch.setattr(em, "SHARD_TASKS", 20)
-    monkeypatch.setattr(em, "LEAST_OF_COUNT", 1e-9)
+    monkeypatch.setattr(em, "PART_TASKS", 20)
+    monkeypatch.setattr(em, "LEAST_OF_COUNT", 1)
     parts = dawid_skene(annotations, mesh=on_devices(2), **options)
     np.testing.assert_allclose(parts.posteriors, whole.posteriors, atol=1e-6)
     np.testing.assert_allclose(parts.confusions, whole.confusions, atol=1e-6)
