@@ -51,7 +51,7 @@ def dawid_skene(
     """
     crowd = _crowd(annotations, classes, start)
     mesh = Mesh(np.array(jax.local_devices()), ("tasks",))
-    result = truth.dawid_skene(crowd, init=start, seed=seed, mesh=mesh)
+    result = truth.dawid_skene(crowd, init=start, prior="none", seed=seed, mesh=mesh)
     posteriors = np.zeros((len(annotations), classes), np.float32)
     posteriors[crowd.tasks] = result.posteriors
     confusions = np.full((annotations.shape[1], classes, classes), 1 / classes)

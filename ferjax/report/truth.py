@@ -226,6 +226,7 @@ def _reliable(annotations: Annotations, inference: Inference) -> Iterator[Pictur
     given = np.bincount(annotations.worker)
     right = estimated_accuracy(annotations, inference.posteriors)
     met = counts.sum(axis=2, keepdims=True) >= 0.5  # otherwise nothing is known of the row
+    assert inference.confusions is not None
     confusions = np.where(met, inference.confusions, np.nan)
     least = min(LEAST_LABELS, int(given.max()))
     ranked = np.flatnonzero(given >= least)

@@ -253,7 +253,7 @@ def infer_confusions(
         cells=cells,
         probs=probs,
         unused=Unused(pseudo_counts, sums),
-        prior=fitted.parameters.prior,
+        prior=np.asarray(fitted.parameters.prior),
         log_likelihood=fitted.log_likelihood,
         iterations=len(fitted.log_likelihood),
         converged=fitted.converged,

@@ -83,7 +83,7 @@ def one_coin(
         labels=fitted.labels,
         posteriors=fitted.posteriors,
         accuracies=fitted.parameters.workers,
-        prior=fitted.parameters.prior,
+        prior=np.asarray(fitted.parameters.prior),
         log_likelihood=fitted.log_likelihood,
         iterations=len(fitted.log_likelihood),
         converged=fitted.converged,

@@ -29,8 +29,8 @@ class Blocks(NamedTuple):
       segment: [shards, chunks] int32, of each chunk; None: chunk i is segment i.
     """
 
-    rows: Int32[Array, "..."]
-    segment: Int32[Array, "..."] | None
+    rows: Int32[Array | np.ndarray, "..."]
+    segment: Int32[Array | np.ndarray, "..."] | None
 
 
 def lay_out(
@@ -84,13 +84,14 @@ def total(
       segments: number of segments.
       dtype: in which to add the sums of chunks.
     """
-    sums = _gather(values, blocks.rows[:, 0])
-    for row in range(1, blocks.rows.shape[1]):
-        sums += _gather(values, blocks.rows[:, row])
+    rows = jnp.asarray(blocks.rows)
+    sums = _gather(values, rows[:, 0])
+    for row in range(1, rows.shape[1]):
+        sums += _gather(values, rows[:, row])
     sums = sums.astype(dtype)
     if blocks.segment is None:
         return sums[:segments]
-    return add_at(jnp.zeros((segments, values.shape[1]), dtype), blocks.segment, sums)
+    return add_at(jnp.zeros((segments, values.shape[1]), dtype), jnp.asarray(blocks.segment), sums)
 
 
 def add_at(

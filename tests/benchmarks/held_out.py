@@ -27,13 +27,15 @@ def models() -> dict[str, Callable]:
     """Returns the models by name."""
     from ferjax.truth import dawid_skene, ibcc, one_coin
 
-    named: dict[str, Callable] = {"dawid_skene": dawid_skene, "one_coin": one_coin}
+    named: dict[str, Callable] = {
+        "dawid_skene": partial(dawid_skene, prior="none"),
+        "one_coin": one_coin,
+    }
     for diagonal, off in STRENGTHS:
-        strengths = {"diagonal": diagonal, "off_diagonal": off}
         named[f"dawid_skene {diagonal:g}/{off:g}"] = partial(
-            dawid_skene, prior="diagonal", **strengths
+            dawid_skene, prior="diagonal", diagonal=diagonal, off_diagonal=off
         )
-        named[f"ibcc {diagonal:g}/{off:g}"] = partial(ibcc, **strengths)
+        named[f"ibcc {diagonal:g}/{off:g}"] = partial(ibcc, diagonal=diagonal, off_diagonal=off)
     return named
 
 
