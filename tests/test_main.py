@@ -338,11 +338,11 @@ def test_an_address_of_a_bucket_is_refused_where_a_folder_is_expected(url):
     config = supervised.get_config("ferplus")
     config.data.cache = url
     with pytest.raises(UserError, match=rf"config.data.cache: {re.escape(url)} .* mount it"):
-        main._refuse_urls("config", config)
+        command_line._refuse_urls("config", config)
     groups = ConfigDict({"groups": {"wild": (("SFEW", url),)}})
     with pytest.raises(UserError, match=r"config\.groups\.wild: "):
-        main._refuse_urls("config", groups)
-    main._refuse_urls("config", ConfigDict({"path": "C:\\faces", "ratio": "a:b", "n": 1}))
+        command_line._refuse_urls("config", groups)
+    command_line._refuse_urls("config", ConfigDict({"path": "C:\\faces", "ratio": "a:b", "n": 1}))
 
 
 def test_a_workdir_in_a_bucket_is_one_line_and_makes_no_folder(tmp_path):
@@ -381,7 +381,7 @@ def test_a_crash_is_no_mistake_of_the_users(monkeypatch, capsys):
 
     monkeypatch.setattr(preemption, "watch", lambda: None)
     monkeypatch.setattr(main, "execute", crash)
-    command = command_line.Command(ConfigDict(), Path("run"), False, None, None, None)
+    command = command_line.Command(ConfigDict(), Path("run"), False, None, None, None, 60)
     assert main.run(command) == 70
     assert "ZeroDivisionError: inside" in capsys.readouterr().err
 

@@ -133,12 +133,14 @@ def test_labels_may_change_without_preparing_again(root, monkeypatch):
     assert load(root, listed(labels=other)).train.labels["annotations"].all()
 
 
-def test_a_damaged_preparation_is_named(root):
-    load(root, listed())
+def test_a_damaged_preparation_is_made_again(root, caplog):
+    first = load(root, listed())
     (index,) = (root / "cache").rglob(prepared.INDEX)
     index.write_bytes(b"")
-    with pytest.raises(UserError, match="is damaged: delete it, and the data will be prepared"):
-        load(root, listed())
+    again = load(root, listed())
+    assert "is damaged: all is prepared again" in caplog.text
+    rows = np.arange(len(first.train.images))
+    np.testing.assert_array_equal(again.train.images.faces(rows), first.train.images.faces(rows))
 
 
 def test_the_example_of_the_guide_is_a_dataset(tmp_path, monkeypatch):
@@ -156,5 +158,5 @@ def test_the_example_of_the_guide_is_a_dataset(tmp_path, monkeypatch):
     faces = raf_db.load(ConfigDict(fields))
     assert faces.image_shape == (100, 100, 3)
     assert len(faces.train.names) == len(faces.test.names) == 7
-    checks["test_a_label_that_is_none_is_named_by_its_line"](tmp_path)
+    checks["test_an_unknown_label_is_reported_with_its_line"](tmp_path)
     assert len(example.splitlines()) <= 60
