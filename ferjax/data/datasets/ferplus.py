@@ -51,9 +51,8 @@ FER2013_CLASSES = ("anger", "disgust", "fear", "happy", "sad", "surprise", "neut
 """Our names for FER2013's own labels 0 to 6."""
 
 INSTRUCTIONS = (
-    "expected FER2013Train, FER2013Valid, optionally FER2013Test (folders of pictures or .tar) and "
-    "fer2013new.csv; they come from Kaggle's FER2013 and github.com/microsoft/FERPlus, see "
-    "third_party/README.md"
+    "expected FER2013Train and FER2013Valid (folders or .tar, from Kaggle's FER2013) and "
+    "fer2013new.csv (github.com/microsoft/FERPlus), see third_party/README.md"
 )
 
 MODES = {"majority": 5, "multi_target": 3, "probability": 0}
