@@ -21,7 +21,7 @@ TEAMS = {
     "east": {"fear": "surprise", "disgust": "anger"},
     "west": {"surprise": "fear", "anger": "disgust"},
 }
-"""Which classes each team mistakes for which; the two err in opposite ways."""
+"""The mistakes of each team, as pairs of truth and label; the teams err in opposite ways."""
 RATE = 0.4
 """How often each team makes these mistakes."""
 

@@ -1,4 +1,4 @@
-"""The command line: flags, fields of a config, their help, and what a misspelt one may mean.
+"""The command line: flags and config fields, their help, and suggestions for misspelt ones.
 
 Imports no JAX, so that a mistake is answered at once.
 """
@@ -59,7 +59,7 @@ def _together(given: dict[str, Any]) -> bool:
 
 
 class Command(NamedTuple):
-    """What was typed.
+    """A command line that was parsed.
 
     Attributes:
       config: of the run, with its references.
@@ -227,7 +227,7 @@ def _config_named(arguments: Sequence[str]) -> str | None:
 
 
 def _no_field(arguments: Sequence[str], error: Exception) -> str:
-    """Says which field on a command line there is not, and which one may be meant."""
+    """Returns which field of a command line does not exist, and which may be meant."""
     try:
         known = [name for name, *_ in _fields(_load(_config_named(arguments) or ""))]
     except (AttributeError, KeyError):  # a mistake in the config file itself

@@ -116,9 +116,8 @@ class Inference(NamedTuple):
         return np.abs(np.sum(p * np.log2(p, out=np.zeros_like(p), where=p > 0), axis=1))
 
     def save(self, path: Path) -> None:
-        """Writes all fields to `path`; no reader sees a partly written file."""
-        with writers.replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **{k: v for k, v in self._asdict().items() if v is not None})
+        """Writes all fields to `path`, see `writers.write_arrays`."""
+        writers.write_arrays(path, **{k: v for k, v in self._asdict().items() if v is not None})
 
     @classmethod
     def load(cls, path: Path) -> "Inference":
@@ -409,10 +408,9 @@ def _write_confusions(annotations: Annotations, inference: Inference, path: Path
             *(path.name, f"{workers:,}", f"{classes:,}", 8 * workers * classes**2 / 2**30),
         )
         return
-    with writers.replacing(path) as temporary, temporary.open("wb") as file:
-        names = {x: getattr(annotations, x).astype(str) for x in ("workers", "classes")}
-        counts = expected_counts(annotations, inference.posteriors)
-        np.savez(file, confusions=inference.confusions, counts=counts, **names)
+    names = {x: getattr(annotations, x).astype(str) for x in ("workers", "classes")}
+    counts = expected_counts(annotations, inference.posteriors)
+    writers.write_arrays(path, confusions=inference.confusions, counts=counts, **names)
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

@@ -205,7 +205,7 @@ def _about(workdir: Path, stage: str) -> dict[str, Any]:
             f"trained: {workdir} has no finished stage {stage!r}; there are {finished or 'none'}"
         )
     damage = f"trained: {path} is damaged: repeat the command of that run to make it again"
-    if STAGE in stages.damaged(path.parent):
+    if STAGE in stages.damaged(path.parent, {STAGE}):
         raise UserError(damage)
     try:
         return json.loads(path.read_text())

@@ -16,7 +16,7 @@ class Preempted(Exception):
 
 
 NOTICE = "RECEIVED_PREEMPTION_NOTICE"
-"""Where JAX's coordination service notes that a process got SIGTERM."""
+"""The key under which JAX's coordination service records that a process got SIGTERM."""
 
 _asked = threading.Event()
 _calls = itertools.count(1)

@@ -104,13 +104,14 @@ def summarise_stages(names: Sequence[str], workdir: Path) -> dict[str, Any]:
     Raises:
       UserError: if `metrics.jsonl` lacks an evaluation of a stage.
     """
-    file = MetricsFile(workdir / "metrics.jsonl")
-    metrics = file.read()
-    for name in names:
+    path = workdir / "metrics.jsonl"
+    metrics = MetricsFile(path).read()
+    stages = {name: [line for line in metrics if line["stage"] == name] for name in names}
+    for name, lines in stages.items():
         about = json.loads((workdir / "stages" / name / STAGE).read_text())
         steps = evaluated_steps(about["eval_every"], about["total_steps"])
-        check_evaluations(file, name, steps)
-    return {name: _stage(metrics, name) for name in names}
+        check_evaluations(path, name, lines, steps)
+    return {name: _stage(lines) for name, lines in stages.items()}
 
 
 def evaluated_steps(every: int, total: int, upto: int | None = None) -> set[int]:
@@ -119,21 +120,28 @@ def evaluated_steps(every: int, total: int, upto: int | None = None) -> set[int]
     return {step for step in steps if upto is None or step <= upto}
 
 
-def check_evaluations(metrics: MetricsFile, stage: str, steps: set[int]) -> None:
-    """Checks that `metrics.jsonl` has an evaluation of a stage after each of some steps.
+def check_evaluations(
+    path: Path, stage: str, lines: Sequence[dict[str, Any]], steps: set[int]
+) -> None:
+    """Checks that there is an evaluation of a stage after each of some steps.
+
+    Args:
+      path: of `metrics.jsonl`.
+      stage: name of the stage.
+      lines: of the stage in `path`.
+      steps: after which it was evaluated.
 
     Raises:
-      UserError: if not, on any of the splits that it was evaluated on.
+      UserError: if one is missing, on any of the splits that the stage was evaluated on.
     """
-    lines = [x for x in metrics.read() if x["stage"] == stage]
     splits = {x["split"] for x in lines if x["split"].startswith("eval/")} | {"eval"}
     splits |= {x["split"] for x in lines if x["split"] == "validation"}
     for split in sorted(splits):
         missing = steps - {line["step"] for line in lines if line["split"] == split}
         if missing:
-            own = metrics.path.parent / "stages" / stage
+            own = path.parent / "stages" / stage
             raise UserError(
-                f"{metrics.path} lacks the evaluation of {stage} at step {min(missing)} "
+                f"{path} lacks the evaluation of {stage} at step {min(missing)} "
                 f"({len(missing)} in all): delete {own}, and the same command trains it again"
             )
 
@@ -187,8 +195,7 @@ def _format(title: str, rows: Mapping[str, Figures]) -> str:
     return "\n".join(lines)
 
 
-def _stage(metrics: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
-    lines = [line for line in metrics if line["stage"] == name]
+def _stage(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     evaluations = [line for line in lines if line["split"] == "eval"]
     validations = [line for line in lines if line["split"] == "validation"]
     final = evaluations[-1]

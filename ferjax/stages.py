@@ -3,7 +3,7 @@
 import json
 import logging
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,16 +85,21 @@ def run_stages(stages: Sequence[Stage], folder: Path) -> Outputs:
     return output
 
 
-def damaged(folder: Path) -> list[str]:
-    """Returns the files that are not as the finished stage in `folder` left them."""
+def damaged(folder: Path, names: Set[str] | None = None) -> list[str]:
+    """Returns the files that are not as the finished stage in `folder` left them.
+
+    Args:
+      folder: of the stage.
+      names: the files to look at, as predictions may be large; None: all.
+    """
     try:
         about = json.loads((folder / DONE).read_text())
         int(about["peak_memory_bytes"])
         expected = dict(about.get("files", {}))  # runs of earlier versions have none
     except (KeyError, OSError, TypeError, ValueError):
         return [DONE]
-    left = _checksums(folder)
-    return [name for name in expected if left.get(name) != expected[name]]
+    looked_at = expected.keys() if names is None else expected.keys() & names
+    return [name for name in sorted(looked_at) if _checksum(folder / name) != expected[name]]
 
 
 def _finished(folder: Path) -> bool:
@@ -106,9 +111,14 @@ def _finished(folder: Path) -> bool:
     return not names
 
 
-def _checksums(folder: Path) -> dict[str, int]:
+def _checksums(folder: Path) -> dict[str, int | None]:
     files = sorted(path for path in folder.glob("*") if path.is_file() and path.name != DONE)
-    return {path.name: zlib.crc32(path.read_bytes()) for path in files}
+    return {path.name: _checksum(path) for path in files}
+
+
+def _checksum(path: Path) -> int | None:
+    """Returns the CRC-32 of a file, None if it is gone."""
+    return zlib.crc32(path.read_bytes()) if path.is_file() else None
 
 
 def with_needed(wanted: Sequence[str], needs: Callable[[str], Sequence[str]]) -> tuple[str, ...]:

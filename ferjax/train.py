@@ -330,7 +330,8 @@ def _check_restored(training: Training, state: State | None) -> None:
     """
     if state is not None:
         steps = training.evaluated_steps(int(state.step))
-        results.check_evaluations(training.metrics, training.name, steps)
+        lines = training.lines()
+        results.check_evaluations(training.metrics.path, training.name, lines, steps)
     elif (training.folder / DONE).exists():
         raise UserError(
             f"{training.folder} is done, but a file of it is damaged and its checkpoints are gone: "

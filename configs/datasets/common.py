@@ -1,4 +1,4 @@
-"""What the configs of all datasets share: the fields of a run."""
+"""Fields of a run that the configs of all datasets have in common."""
 
 from ml_collections import ConfigDict
 

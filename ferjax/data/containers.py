@@ -151,7 +151,7 @@ class Archive(Container):
             ) from error
 
     def _target(self, path: Path, name: str, member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        """The file that a member is or that its links lead to; None for what is no picture."""
+        """Returns the file that a member is or links to; None if it is no picture."""
         if member.isfile() or not is_picture(name):
             return member if member.isfile() else None
         visited = {name}

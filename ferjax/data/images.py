@@ -64,7 +64,7 @@ def fault_of(encoded: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> str:
 
 
 def _excess(encoded: bytes, max_megapixels: float) -> str:
-    """What would take too much memory or time to decode; '' if nothing would."""
+    """Returns why a picture would take too much memory or time to decode; '' if it would not."""
     height, width = declared_size(encoded) or (0, 0)
     pixels, most = height * width, max_megapixels * 1e6
     limit = f"the limit of {max_megapixels:g} megapixels (max_megapixels)"

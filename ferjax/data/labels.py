@@ -37,7 +37,7 @@ SPELLINGS = {
 DELIMITERS = ",\t;"
 PARQUET = b"PAR1"
 DAMAGED = (pa.ArrowException, OSError, MemoryError, OverflowError, UnicodeError)
-"""What Arrow raises for a damaged Parquet file."""
+"""The errors that Arrow raises for a damaged Parquet file."""
 SHOWN = 80
 """Letters of a line that an error shows."""
 

@@ -33,7 +33,7 @@ from ferjax.data.sources import RECORDS, files_below, is_picture
 from ferjax.errors import UserError
 
 INDEX = "pictures.parquet"
-"""Says of every picture of the table why it cannot be read (empty: it can), and its digest."""
+"""Has, for each picture of the table, why it cannot be read (empty: it can) and its digest."""
 
 SKIPPED = "skipped.csv"
 """Lists the pictures that cannot be read."""
@@ -388,14 +388,14 @@ def _refuse_skipped(
 
 
 def _others(unlisted: Mapping[str, Sequence[str]]) -> str:
-    """What is there instead of pictures that are missing."""
+    """Returns a hint at pictures that no row lists; '' if there are none."""
     counts = {folder: f"{len(paths):,} such as {paths[0]}" for folder, paths in unlisted.items()}
     folders = "; ".join(f"{folder} has {count}" for folder, count in counts.items())
     return f"; not listed: {folders}" if folders else ""
 
 
 def _checksum(pictures: Pictures) -> str:
-    """A checksum over the names of the pictures, and over the files that hold them."""
+    """Returns a checksum of the names of the pictures and of the files that hold them."""
     digest = hashlib.sha256()
     for path in filter(Path.is_file, pictures.inputs()):
         digest.update(f"{path.name} {_digest(path)}\n".encode())

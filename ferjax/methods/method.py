@@ -159,7 +159,7 @@ def face_keys(key: PRNGKeyArray, index: Int32[Array, " batch"]) -> Key[Array, " 
 
 
 class View(NamedTuple):
-    """What a loss knows about a batch, besides the outputs of the networks.
+    """A batch as a loss sees it, in addition to the outputs of the networks.
 
     Attributes:
       images: the augmented faces that the networks see.

@@ -1,4 +1,4 @@
-"""Which training labels are probably wrong: an order of doubt, and `doubtful.csv`.
+"""Labels in doubt: training labels, the most doubtful first, and `doubtful.csv`.
 
 A network that learns wrong labels by heart gives them a high probability in the end. What tells
 them apart is how it saw them on the way: the margin of the given label averaged over training (area

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from ferjax.predictor import STAGE
+from ferjax.stages import STAGE
 
 
 class Trained(NamedTuple):

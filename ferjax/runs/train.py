@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Int32
 from ml_collections import ConfigDict
 
-from ferjax import annotate, augment, parallel, predictor, results, train, writers
+from ferjax import annotate, augment, parallel, results, train, writers
 from ferjax.data import crowd
 from ferjax.data.fingerprint import fingerprint
 from ferjax.data.load import load_dataset
@@ -33,7 +33,7 @@ from ferjax.errors import UserError
 from ferjax.methods import METHODS, stack
 from ferjax.methods.method import State
 from ferjax.report import training as training_report
-from ferjax.stages import Outputs, Plan, Stage, inputs_of, with_needed
+from ferjax.stages import STAGE, Outputs, Plan, Stage, inputs_of, with_needed
 from ferjax.writers import MetricsFile
 
 SHARED = ("seed", "model", "augment", "loop")
@@ -298,7 +298,7 @@ def _training_stage(run: Run, name: str) -> Stage:
         _write_predictions(training, state)
         state = parallel.to_host(state)
         writers.write_arrays(training.folder / "learnt.npz", **training.method.learnt(state))
-        writers.write_json(training.folder / predictor.STAGE, describe(training))
+        writers.write_json(training.folder / STAGE, describe(training))
         return state
 
     def restore(outputs: dict[str, Any]) -> State:

@@ -29,7 +29,7 @@ UNKNOWN, NO_CLASS = -1, -2
 """Class of a task whose truth is unknown, or is none of the classes."""
 
 NO_LABELS = {"none", "null", "nan", "na", "n/a", "-1", "-1.0"}
-"""What often means that there is no label, in any case."""
+"""Words that often stand for a missing label, in lower case."""
 
 EXAMPLES = 3
 """Most examples in a warning."""
@@ -158,14 +158,14 @@ def read_known(
             table = pa.table(pairs)
     where, names = name_of(table), (TASK_NAMES, ("label", "truth"))
     (tasks, task), (labels, label) = read_columns(table, names, may_be_empty=("label",))
-    place = positions(tasks, annotations.tasks)
-    index = place[task]
+    position = positions(tasks, annotations.tasks)
+    index = position[task]
     if (index < 0).all():
         raise TableError(
             f"{where}: none of its tasks was annotated; its first task is {tasks[0]}, the "
             f"first annotated one is {annotations.tasks[0]}"
         )
-    _warn_of_other_tasks(where, tasks[place < 0], annotations.tasks)
+    _warn_of_other_tasks(where, tasks[position < 0], annotations.tasks)
     rows = np.flatnonzero((index >= 0) & ~_missing(labels, label, missing))
     if len(rows) == 0:
         raise TableError(f"{where}: no annotated task has a label")

@@ -17,7 +17,7 @@ from scipy.special import softmax
 
 from ferjax.truth.annotations import Annotations, OptionError
 from ferjax.truth.majority import vote_counts
-from ferjax.truth.tables import LONGEST, TableError, positions
+from ferjax.truth.tables import TableError, positions
 
 FLOOR = 1e-10
 """Least count of a label, and least probability of a class."""
@@ -108,8 +108,7 @@ def _load(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             matrices = saved["counts"] if "counts" in saved else saved["confusions"]
             return matrices.astype(np.float64), saved["workers"], saved["classes"]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        text = " ".join(str(error).split())
-        raise TableError(f"{path} is no confusions.npz of a truth run: {text}"[:LONGEST]) from error
+        raise TableError(f"{path} is no confusions.npz of a truth run: {error}") from error
 
 
 def _aligned(
@@ -126,7 +125,7 @@ def _aligned(
     if (column < 0).any():
         raise TableError(
             f"{where}: class {classes[np.argmin(column)]} is none of the classes "
-            f"{', '.join(map(str, annotations.classes))}; set classes"[:LONGEST]
+            f"{', '.join(map(str, annotations.classes))}; set classes"
         )
     row = positions(workers, annotations.workers)
     known = np.flatnonzero(row >= 0)

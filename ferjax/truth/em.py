@@ -46,7 +46,7 @@ PRIORS, CLASS_PRIORS = ("none", "diagonal"), ("estimate", "uniform")
 
 
 class Parameters(NamedTuple):
-    """What an M-step computes.
+    """The result of an M-step.
 
     Attributes:
       workers: the model's estimates of the workers.

@@ -88,19 +88,19 @@ def glad(
             raise StopIteration
 
     options = {"maxiter": max_iterations, "maxfun": 10**9, "ftol": 0, "gtol": 0}
-    found = minimize(
+    optimum = minimize(
         loss, np.ones(workers + tasks), jac=True, method="L-BFGS-B", callback=watch, options=options
     )
-    _, _, posteriors = _ascent(annotations, votes, found.x)
+    _, _, posteriors = _ascent(annotations, votes, optimum.x)
     rows = votes.dense(posteriors)
     return Glad(
         labels=rows.argmax(axis=1).astype(np.int32),
         posteriors=rows,
-        abilities=found.x[:workers],
-        easiness=np.exp(found.x[workers:]),
+        abilities=optimum.x[:workers],
+        easiness=np.exp(optimum.x[workers:]),
         log_likelihood=np.array(trace),
         iterations=len(trace),
-        converged=found.status != MAXED,
+        converged=optimum.status != MAXED,
     )
 
 

@@ -41,7 +41,7 @@ def iwmv(
     """
     check_iterations(max_iterations)
     votes = Votes.of(annotations, read_known(gold, annotations))
-    draw = np.random.default_rng(seed).random(len(votes.starts))
+    draw = votes.draw(seed)
     labels, iteration, converged = votes.winners(votes.counts, draw), 0, False
     while iteration < max_iterations and not converged:
         iteration, before = iteration + 1, labels

@@ -67,6 +67,10 @@ class Votes(NamedTuple):
         """[P] number of annotations of each pair."""
         return np.bincount(self.pair).astype(np.float64)
 
+    def draw(self, seed: int) -> Float64[np.ndarray, " tasks"]:
+        """Draws what decides each task's ties, in [0, 1), as `majority_vote` does."""
+        return np.random.default_rng(seed).random(len(self.starts))
+
     def totals(self, values: Float64[np.ndarray, " annotations"]) -> Float64[np.ndarray, " pairs"]:
         """Sums over each pair's annotations."""
         return np.bincount(self.pair, values, len(self.task))

@@ -10,8 +10,6 @@ Source Software 9 (2024):
 
 from typing import Any
 
-import numpy as np
-
 from ferjax.truth.annotations import Annotations, read_known
 from ferjax.truth.votes import Votes, share_right
 from ferjax.truth.weighted_vote import Voted, by_skill
@@ -29,6 +27,6 @@ def wawa(annotations: Annotations, *, gold: Any = None, seed: int = 0) -> Voted:
       TableError: for a mistake in `gold`.
     """
     votes = Votes.of(annotations, read_known(gold, annotations))
-    draw = np.random.default_rng(seed).random(len(votes.starts))
+    draw = votes.draw(seed)
     majority = votes.winners(votes.counts, draw)
     return by_skill(annotations, votes, share_right(annotations, majority), seed)

@@ -12,7 +12,6 @@ from jaxtyping import Float32, Float64, Int32
 
 from ferjax.truth.annotations import Annotations, read_known
 from ferjax.truth.tables import (
-    LONGEST,
     TableError,
     name_of,
     one_line,
@@ -67,7 +66,7 @@ def by_skill(
 ) -> Voted:
     """Votes with known skills."""
     scores = weigh(annotations, votes, skills)
-    draw = np.random.default_rng(seed).random(len(votes.starts))
+    draw = votes.draw(seed)
     return Voted(
         labels=votes.winners(scores, draw),
         posteriors=votes.dense(votes.shares(scores)),
@@ -116,7 +115,7 @@ def read_skills(table: Any, annotations: Annotations) -> Float64[np.ndarray, " w
     try:
         numbers = values.astype(np.float64)
     except ValueError as error:
-        raise TableError(f"{name_of(table)}, column skill: {error}"[:LONGEST]) from error
+        raise TableError(f"{name_of(table)}, column skill: {error}") from error
     skills = np.full(len(workers), np.nan)
     skills[index[rows]] = numbers[value[rows]]
     missing = np.ones(len(workers), bool)

@@ -38,7 +38,7 @@ def zero_based_skill(
     check_iterations(max_iterations)
     _, workers, classes = annotations.sizes
     votes = Votes.of(annotations, read_known(gold, annotations))
-    draw = np.random.default_rng(seed).random(len(votes.starts))
+    draw = votes.draw(seed)
     skills, rate, converged, iteration = np.full(workers, 1 / classes + EPSILON), 1.0, False, 0
     while iteration < max_iterations and not converged:
         iteration += 1

@@ -222,7 +222,7 @@ def _sizes(paths: pa.StringArray) -> Int64[np.ndarray, " paths"]:
 
 
 def _digests(paths: pa.StringArray, rows: Int64[np.ndarray, " rows"]) -> np.ndarray:
-    """Checksums of some files' bytes; a file that cannot be read is like no other."""
+    """Returns checksums of some files; a file that cannot be read equals no other."""
 
     def digest(path: str) -> str:
         try:
@@ -237,7 +237,7 @@ def _digests(paths: pa.StringArray, rows: Int64[np.ndarray, " rows"]) -> np.ndar
 def _first(
     path: Path, source: sources.Source, given: Int32[np.ndarray, " rows"]
 ) -> Bool[np.ndarray, " rows"]:
-    """Which pictures are there for the first time, however their paths are spelt."""
+    """Returns True where a picture is listed for the first time, however its path is spelt."""
     keys = source.pictures.paths().dictionary_encode().indices.to_numpy()
     _, rows = np.unique(keys, return_index=True)
     again = given != given[rows[keys]]
@@ -255,7 +255,7 @@ def _first(
 def _labels(
     path: Path, source: sources.Source, classes: Sequence[str]
 ) -> Int32[np.ndarray, " rows"]:
-    """The classes that the labels of some pictures name."""
+    """Returns the class that each picture's label names."""
     if source.listing is not None:
         return source.listing.choices(labels.LABEL, classes)
     indices = labels.index_of(source.labels.array, classes)
